@@ -1,0 +1,5 @@
+"""Benchmarks: each measures one promise and its peers in one run, and writes what came out, whatever it is.
+
+`python -m benchmarks` runs all, `python -m benchmarks NAME` one. Results go to `docs/benchmarks.json`, from which
+`docs/benchmarks.md` is drawn. Load goes to 127.0.0.1 only and is bounded.
+"""

@@ -1,0 +1,34 @@
+"""Annotations, labels and container names, each spelled once.
+
+Those of KServe and Knative are theirs; those under `glowplug.dev/` are ours.
+"""
+
+from __future__ import annotations
+
+# KServe
+DEPLOYMENT_MODE = "serving.kserve.io/deploymentMode"
+ENABLE_TAG_ROUTING = "serving.kserve.io/enable-tag-routing"
+INFERENCE_SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+COMPONENT_LABEL = "component"
+STORAGE_SOURCE_URI = "internal.serving.kserve.io/storage-initializer-sourceuri"
+MODEL_MOUNT_PATH = "/mnt/models"
+SERVING_CONTAINER = "kserve-container"
+TRANSFORMER_CONTAINER = "transformer-container"
+STORAGE_INITIALIZER = "storage-initializer"
+
+# Knative
+SERVICE_LABEL = "serving.knative.dev/service"
+CONFIGURATION_LABEL = "serving.knative.dev/configuration"
+CONFIGURATION_GENERATION_LABEL = "serving.knative.dev/configurationGeneration"
+REVISION_LABEL = "serving.knative.dev/revision"
+ROUTE_LABEL = "serving.knative.dev/route"
+MIN_SCALE = "autoscaling.knative.dev/min-scale"
+MAX_SCALE = "autoscaling.knative.dev/max-scale"
+INITIAL_SCALE = "autoscaling.knative.dev/initial-scale"
+AUTOSCALING_CLASS = "autoscaling.knative.dev/class"
+AUTOSCALING_METRIC = "autoscaling.knative.dev/metric"
+AUTOSCALING_TARGET = "autoscaling.knative.dev/target"
+
+# Ours: where a pod's serving container really listens, as JSON {"http": port, "grpc": port or null}; written by
+# the supervisor, read by the route controller.
+ENDPOINT_PORTS = "glowplug.dev/endpoint-ports"

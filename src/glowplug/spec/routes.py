@@ -1,0 +1,58 @@
+"""The route table: what the route controller decides and the router makes true.
+
+A table is whole, never a difference: the router compares it with what Envoy runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One ready pod: `pod` is `namespace/name`; `grpc_port` is None where the pod speaks gRPC on `http_port`."""
+
+    pod: str
+    host: str
+    http_port: int
+    grpc_port: int | None
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One revision, `namespace/name`, and the pods that serve it now (none while it has no ready pod)."""
+
+    revision: str
+    endpoints: tuple[Endpoint, ...]
+    container_concurrency: int  # requests at a time in one pod; 0 is no limit
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Split:
+    """`percent` of a route's requests go to `revision` (`namespace/name`)."""
+
+    revision: str
+    percent: int
+
+
+@dataclass(frozen=True)
+class RouteEntry:
+    """One address: any of `hosts` (without port), or any of `path_prefixes`, leads to `splits` (percents sum to 100).
+
+    A prefix is cut off before the request goes on: `/serving/default/flights/v2/...` arrives as `/v2/...`.
+    """
+
+    namespace: str
+    name: str
+    hosts: tuple[str, ...]
+    path_prefixes: tuple[str, ...]
+    splits: tuple[Split, ...]
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """Every address of the machine, and every revision that one of them leads to."""
+
+    routes: tuple[RouteEntry, ...] = ()
+    backends: tuple[Backend, ...] = ()
