@@ -1,0 +1,70 @@
+"""`logs`: the output of a model's pods, or of one pod."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from glowplug.cli.kube import Cluster
+from glowplug.errors import NotFound
+from glowplug.spec import names
+from glowplug.spec.kinds import INFERENCE_SERVICE
+
+
+def pods_of(cluster: Cluster, name: str) -> list[tuple[str, list[str]]]:
+    """The pods that `name` means, each with its containers: a pod's own name, or an InferenceService's."""
+    pods = f"/api/v1/namespaces/{cluster.namespace}/pods"
+    found = cluster.get(pods, labelSelector=f"{names.INFERENCE_SERVICE_LABEL}={name}")["items"]
+    if not found:
+        try:
+            found = [cluster.get(f"{pods}/{name.removeprefix('pod/')}")]
+        except NotFound as error:
+            raise NotFound(
+                f'no pod, and no pod of an InferenceService, is named "{name}" in namespace {cluster.namespace}',
+                hint=f"`glowplug get {INFERENCE_SERVICE.short_names[0]}` and `glowplug get pods` list what is there",
+            ) from error
+    return [
+        (pod["metadata"]["name"], [container["name"] for container in pod["spec"]["containers"]])
+        for pod in found
+    ]
+
+
+def print_logs(cluster: Cluster, name: str, *, container: str | None, follow: bool, tail: int | None) -> None:
+    """Write the lines of every container that `name` means to stdout, led by pod and container where they are many."""
+    sources = [
+        (pod, found)
+        for pod, containers in pods_of(cluster, name)
+        for found in containers
+        if container in (None, found)
+    ]
+    if not sources:
+        raise NotFound(
+            f'no container of "{name}" is named "{container}"', hint="leave -c away to see all of them"
+        )
+    params = {"follow": "true"} if follow else {}
+    if tail is not None:
+        params["tailLines"] = str(tail)
+    threads = [
+        threading.Thread(
+            target=_copy,
+            args=(cluster, pod, found, params, f"[{pod}/{found}] " if len(sources) > 1 else ""),
+            daemon=True,
+        )
+        for pod, found in sources
+    ]
+    if not follow:
+        for thread in threads:
+            thread.run()
+        return
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _copy(cluster: Cluster, pod: str, container: str, params: dict[str, str], lead: str) -> None:
+    path = f"/api/v1/namespaces/{cluster.namespace}/pods/{pod}/log"
+    with cluster.stream(path, {**params, "container": container}) as response:
+        for line in response.iter_lines():
+            sys.stdout.write(f"{lead}{line}\n")
+            sys.stdout.flush()

@@ -1,0 +1,23 @@
+"""What a machine can be told, with every default."""
+
+from __future__ import annotations
+
+import pathlib
+from dataclasses import dataclass, field
+
+DEFAULT_DATA_DIR = pathlib.Path(".glowplug")
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """One machine. Every port is on 127.0.0.1; 0 takes a free one."""
+
+    data_dir: pathlib.Path = DEFAULT_DATA_DIR
+    ingress_port: int = 8080
+    api_port: int = 8081
+    # `<name>.<namespace>.<domain>`: curl and browsers resolve *.localhost to this computer by themselves.
+    domain: str = "localhost"
+    # Folders of units beside the shipped ones.
+    unit_dirs: tuple[pathlib.Path, ...] = field(default=())
+    # How long the machine waits for pods to finish their requests when it stops.
+    shutdown_timeout_s: float = 30.0

@@ -1,0 +1,175 @@
+"""The composition root: every part is made here, wired to the others, started in order and stopped in reverse.
+
+Started: supervisor, router, controllers, API. So when the API answers, what it is told is done at once. Stopped the
+other way round: the API accepts nothing more, the ingress finishes its requests, then the pods end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+import anyio
+from anyio.abc import TaskStatus
+
+from glowplug.apiserver.server import ApiServer, ApiServerConfig, State
+from glowplug.controllers import Controllers, ControllersConfig
+from glowplug.errors import GlowplugError
+from glowplug.local.config import MachineConfig
+from glowplug.local.datadir import DataDir
+from glowplug.local.units import install_runtimes, unit_folders
+from glowplug.router import Router, RouterConfig
+from glowplug.spec.kinds import KNATIVE_SERVICE
+from glowplug.spec.routes import RouteTable
+from glowplug.supervisor.agent import Supervisor
+from glowplug.supervisor.config import SupervisorConfig
+from glowplug.supervisor.images import discover
+from glowplug.supervisor.storage import Storage
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+_LOG = logging.getLogger(__name__)
+Announce = Callable[[dict[str, Any]], None]
+
+
+def run(config: MachineConfig, announce: Announce) -> None:
+    """Run a machine until SIGTERM or SIGINT; `announce` is told once it is up.
+
+    Raises DataDirHeld, ConfigError (a port is taken, a unit is wrong), StoreFull.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    directory = DataDir.at(config.data_dir)
+    with directory.held():
+        try:
+            anyio.run(_run, config, directory, announce)
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+
+
+async def _run(config: MachineConfig, directory: DataDir, announce: Announce) -> None:
+    async with AsyncExitStack() as stack:
+        machine = await _start(config, directory, stack)
+        directory.describe(machine)
+        announce(machine)
+        await _until_told_to_stop()
+        _LOG.info("stopping; a second signal ends everything at once")
+
+
+async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStack) -> dict[str, Any]:
+    """Start every part; what the machine says of itself."""
+    api_config = ApiServerConfig(directory.root, port=config.api_port)
+    state = State.open(api_config)
+    stack.callback(state.close)
+    folders = unit_folders(config.unit_dirs)
+    install_runtimes(state.objects, folders)
+    router = Router(
+        RouterConfig(directory.envoy, port=config.ingress_port), on_pid=lambda pid: supervisor.guard(pid)
+    )
+    supervisor = _supervisor(config, directory, state, router)
+    api = ApiServer(api_config, state, supervisor)
+    # Before the router: its first table must not send anything to a pod of the previous life.
+    supervisor.prepare()
+    await stack.enter_async_context(_running(_without_status(supervisor.run), "supervisor"))
+    await stack.enter_async_context(_running(router.run, "router"))
+    ingress_url = f"http://127.0.0.1:{router.real_port}"
+
+    async def publish(table: RouteTable) -> bool:
+        router.publish(table)
+        return await router.settled()
+
+    controllers = Controllers(
+        state.objects, state.recorder, publish, ControllersConfig(ingress_url, config.domain)
+    )
+    await stack.enter_async_context(_running(_without_status(controllers.run), "controllers"))
+    await stack.enter_async_context(_running(api.run, "apiserver"))
+    return {
+        "pid": os.getpid(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "data_dir": str(directory.root),
+        "kubeconfig": str(directory.kubeconfig),
+        "ports": {"ingress": router.real_port, "api": api.port},
+        "urls": {"ingress": ingress_url, "api": api.url},
+        "processes": {
+            name: pid
+            for name, pid in (
+                ("machine", os.getpid()), ("envoy", router.pid), ("guardian", supervisor.guardian_pid),
+            )
+            if pid is not None
+        },
+    }  # fmt: skip
+
+
+def _supervisor(config: MachineConfig, directory: DataDir, state: State, router: Router) -> Supervisor:
+    settings = SupervisorConfig(
+        directory.root, sys.executable, dict(os.environ), shutdown_grace_s=config.shutdown_timeout_s
+    )
+
+    def resolve(namespace: str, service: str) -> str | None:
+        known = state.objects.list(KNATIVE_SERVICE, namespace)
+        if all(each["metadata"]["name"] != service for each in known):
+            return None
+        return router.local_address(namespace, service)
+
+    async def unrouted(pod: str) -> None:
+        await router.without(pod)
+
+    return Supervisor(
+        state.objects,
+        state.recorder,
+        discover(unit_folders(config.unit_dirs)),
+        Storage(directory.root, sys.executable, settings.host_env, settings.machine_path),
+        resolve,
+        unrouted,
+        settings,
+    )
+
+
+async def _until_told_to_stop() -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            break
+    # From here on a further signal has Python's default effect; the guardian ends what is left then.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@asynccontextmanager
+async def _running(run: Callable[..., Awaitable[None]], name: str) -> AsyncIterator[None]:
+    """`run` in a task of its own: started when the block begins, cancelled and awaited when it ends."""
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(run, name=name)
+        try:
+            yield
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+def _without_status(run: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """For parts that are ready as soon as they run."""
+
+    async def started(*, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await run()
+
+    return started
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What is to be told of a group: the error meant for users if there is one, else the first."""
+    leaves: list[BaseException] = []
+
+    def collect(error: BaseException) -> None:
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                collect(inner)
+        else:
+            leaves.append(error)
+
+    collect(group)
+    return next((leaf for leaf in leaves if isinstance(leaf, GlowplugError)), leaves[0])

@@ -1,0 +1,34 @@
+"""Fixtures of the tests that run real processes: a whole machine on free ports, and a small model to serve."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+from local.machine_lab import MachineLab, write_model
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with an XGBoost model of three features: the answer is close to their sum."""
+    folder = tmp_path_factory.mktemp("model")
+    write_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineLab]:
+    """One running machine for all tests that leave it as they found it."""
+    lab = MachineLab(tmp_path_factory.mktemp("machine") / "data")
+    lab.up()
+    yield lab
+    lab.down()
+
+
+@pytest.fixture
+def own_machine(tmp_path: pathlib.Path) -> Iterator[MachineLab]:
+    """A machine that a test may break; not yet started."""
+    lab = MachineLab(tmp_path / "data")
+    yield lab
+    lab.down()

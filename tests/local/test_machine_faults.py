@@ -1,0 +1,216 @@
+"""What goes wrong, and what the machine then says and keeps: each message names the thing and what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import socket
+import ssl
+import urllib.error
+import urllib.request
+
+import psutil
+import pytest
+from local.machine_lab import MachineLab, inference_service, wait_for
+
+ROWS = [[0.1, 0.2, 0.3]]
+
+
+@pytest.fixture
+def bystander(machine: MachineLab, small_model: pathlib.Path):
+    """A service that must not notice what the others do."""
+    machine.apply(inference_service("bystander", small_model))
+    machine.wait_ready("bystander")
+    yield "bystander"
+    assert machine.infer("bystander", ROWS).status_code == 200
+    machine.delete("bystander")
+
+
+def condition_messages(machine: MachineLab, name: str) -> str:
+    status = machine.get("isvc", name).get("status", {})
+    failure = status.get("modelStatus", {}).get("lastFailureInfo", {})
+    said = [condition.get("message", "") for condition in status.get("conditions", ())]
+    return " ".join([*said, failure.get("message", "")])
+
+
+def test_missing_model_file(machine: MachineLab, bystander: str, tmp_path: pathlib.Path) -> None:
+    machine.apply(inference_service("missing", tmp_path / "nowhere"))
+    wait_for(
+        lambda: str(tmp_path / "nowhere") in condition_messages(machine, "missing"),
+        "the missing path to be named",
+    )
+    machine.delete("missing")
+
+
+def test_unreadable_model(machine: MachineLab, bystander: str, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "model.ubj").write_bytes(b"this is no booster")
+    machine.apply(inference_service("broken", folder))
+    wait_for(lambda: "model.ubj" in condition_messages(machine, "broken"), "the broken file to be named")
+    machine.delete("broken")
+
+
+def test_predictor_that_dies_at_start(machine: MachineLab, bystander: str) -> None:
+    service = inference_service("dying", pathlib.Path("/"))
+    del service["spec"]["predictor"]["model"]
+    service["spec"]["predictor"]["containers"] = [
+        {
+            "name": "kserve-container",
+            "image": "example/dying",
+            "command": ["sh", "-c", "echo the fuse blew >&2; exit 3"],
+        }
+    ]
+    machine.apply(service)
+    wait_for(lambda: "the fuse blew" in condition_messages(machine, "dying"), "the last line to be shown")
+    pods = machine.kubectl("get", "pods", "-lserving.kserve.io/inferenceservice=dying", check=False).stdout
+    assert "CrashLoopBackOff" in pods or "Error" in pods or not pods.strip()
+    machine.delete("dying")
+
+
+def test_unknown_image_lists_the_known(machine: MachineLab, bystander: str) -> None:
+    service = inference_service("unknown", pathlib.Path("/"))
+    del service["spec"]["predictor"]["model"]
+    service["spec"]["predictor"]["containers"] = [
+        {"name": "kserve-container", "image": "example/nobody-knows:1"}
+    ]
+    machine.apply(service)
+    wait_for(
+        lambda: "glowplug/xgboost" in condition_messages(machine, "unknown"), "the known images to be listed"
+    )
+    machine.delete("unknown")
+
+
+def test_wrong_fields_are_all_named_with_file_and_line(
+    machine: MachineLab, bystander: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text(
+        "apiVersion: serving.kserve.io/v1beta1\n"
+        "kind: InferenceService\n"
+        "metadata:\n"
+        "  name: wrong\n"
+        "  annotations: {serving.kserve.io/deploymentMode: Knative}\n"
+        "spec:\n"
+        "  predictor:\n"
+        "    minReplicas: -1\n"
+        "    canaryTrafficPercent: 101\n"
+        "    model:\n"
+        "      modelFormat: {name: xgboost}\n"
+        "      storageUri: gopher://old/model\n"
+    )
+    refused = machine.glowplug("apply", "-f", str(file), check=False)
+    assert refused.returncode == 1
+    for line, field in ((8, "minReplicas"), (9, "canaryTrafficPercent"), (12, "storageUri")):
+        assert f"{file}:{line}" in refused.stderr, refused.stderr
+        assert field in refused.stderr
+    by_kubectl = machine.kubectl("apply", "-f", str(file), check=False)
+    assert by_kubectl.returncode == 1
+    assert "minReplicas" in by_kubectl.stderr
+    assert "canaryTrafficPercent" in by_kubectl.stderr
+
+
+def test_unknown_field_is_refused_with_what_was_meant(machine: MachineLab, small_model: pathlib.Path) -> None:
+    service = inference_service("typo", small_model, minReplica=1)
+    refused = machine.glowplug("apply", "-f", "-", stdin=json.dumps(service), check=False)
+    assert refused.returncode == 1
+    assert "minReplica" in refused.stderr
+    assert "minReplicas" in refused.stderr
+
+
+def test_broken_yaml_names_the_line(machine: MachineLab, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x\ndata: {}\n")
+    refused = machine.glowplug("apply", "-f", str(file), check=False)
+    assert refused.returncode == 1
+    assert f"{file}:4" in refused.stderr or f"{file}:3" in refused.stderr
+
+
+def test_unknown_kind(machine: MachineLab, tmp_path: pathlib.Path) -> None:
+    refused = machine.glowplug(
+        "apply", "-f", "-", stdin="apiVersion: v1\nkind: Teapot\nmetadata: {name: x}\n", check=False
+    )
+    assert refused.returncode == 1
+    assert "Teapot" in refused.stderr
+
+
+def test_second_up_says_who_holds_the_directory(machine: MachineLab) -> None:
+    pid = machine.description["pid"]
+    for detach in ([], ["--detach"]):
+        refused = machine.glowplug("up", *detach, "--data-dir", str(machine.data_dir), check=False)
+        assert refused.returncode == 1
+        assert str(pid) in refused.stderr
+        assert "glowplug down" in refused.stderr
+    assert psutil.pid_exists(pid)
+
+
+def test_port_in_use_is_named(own_machine: MachineLab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for flag, other in (("--ingress-port", "--api-port"), ("--api-port", "--ingress-port")):
+            refused = own_machine.glowplug(
+                "up", "--data-dir", str(own_machine.data_dir), flag, str(port), other, "0", check=False
+            )
+            assert refused.returncode == 1
+            assert str(port) in refused.stderr
+            assert flag in refused.stderr
+
+
+def test_nothing_outlives_a_killed_machine_and_everything_comes_back(
+    own_machine: MachineLab, small_model: pathlib.Path
+) -> None:
+    own_machine.up()
+    service = inference_service("phoenix", small_model)
+    own_machine.apply(service)
+    own_machine.wait_ready("phoenix")
+    uid = own_machine.get("isvc", "phoenix")["metadata"]["uid"]
+    processes = own_machine.processes()
+    assert len(processes) >= 3  # machine, Envoy, predictor
+    own_machine.kill()
+    wait_for(lambda: not any(is_alive(process) for process in processes), "every process to be gone", 10)
+    own_machine.up()
+    own_machine.wait_ready("phoenix")
+    assert own_machine.get("isvc", "phoenix")["metadata"]["uid"] == uid
+    wait_for(lambda: own_machine.infer("phoenix", ROWS).status_code == 200, "the model to answer again")
+    revisions = own_machine.get("revisions")["items"]
+    assert [revision["metadata"]["name"] for revision in revisions] == ["phoenix-predictor-00001"]
+
+
+def test_down_leaves_nothing_behind(own_machine: MachineLab, small_model: pathlib.Path) -> None:
+    own_machine.up()
+    own_machine.apply(inference_service("short", small_model))
+    own_machine.wait_ready("short")
+    processes = own_machine.processes()
+    own_machine.down()
+    assert not any(is_alive(process) for process in processes)
+
+
+def test_a_killed_replica_is_restarted(own_machine: MachineLab, small_model: pathlib.Path) -> None:
+    own_machine.up()
+    own_machine.apply(inference_service("hit", small_model))
+    own_machine.wait_ready("hit")
+    predictor = next(p for p in own_machine.processes() if "glowplug_xgboost" in " ".join(p.cmdline()))
+    os.kill(predictor.pid, 9)
+    wait_for(
+        lambda: own_machine.get("pods")["items"][0]["status"]["containerStatuses"][0]["restartCount"] >= 1,
+        "the restart to be counted",
+    )
+    wait_for(lambda: own_machine.infer("hit", ROWS).status_code == 200, "the model to answer again")
+
+
+def test_kubeconfig_is_for_its_owner_only(machine: MachineLab) -> None:
+    assert machine.directory.kubeconfig.stat().st_mode & 0o777 == 0o600
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{machine.description['urls']['api']}/api/v1/pods", context=context)
+    with refused.value:
+        assert refused.value.code == 401
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
