@@ -1,0 +1,64 @@
+"""Finds and reads the one model file of a folder; what is wrong is said with what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from glowplug.errors import StorageError
+
+SUFFIXES = (".json", ".ubj", ".bst", ".xgb", ".model")
+# Beside the model in what MLflow writes, and no models.
+NOT_MODELS = frozenset({"input_example.json", "serving_input_example.json"})
+MAX_LISTED = 10
+
+
+def read_model(model_dir: str) -> tuple[Path, bytes]:
+    """The model file's path and content. Raises StorageError: none, several, unreadable, or the legacy format."""
+    path = find_model(Path(model_dir))
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    if not content:
+        raise StorageError(f"{path} is empty")
+    # JSON and UBJSON both begin with an object; the legacy binary format begins with its parameters.
+    if content[:1] != b"{":
+        raise StorageError(
+            f"{path} is neither a JSON nor a UBJSON model; XGBoost 3.1 dropped its older binary format",
+            hint="load it with xgboost<3.1 and save it again: booster.save_model('model.ubj')",
+        )
+    return path, content
+
+
+def find_model(place: Path) -> Path:
+    """The one model file in a folder, or the file itself. Raises StorageError."""
+    if place.is_file():
+        return place
+    try:
+        names = sorted(entry.name for entry in place.iterdir() if entry.is_file())
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"the model folder {place} does not exist",
+            hint="--model_dir names the folder with the model file",
+        ) from error
+    except OSError as error:
+        raise StorageError(f"the model folder {place} cannot be read: {error.strerror}") from error
+    models = [name for name in names if name.endswith(SUFFIXES) and name not in NOT_MODELS]
+    if len(models) == 1:
+        return place / models[0]
+    if models:
+        raise StorageError(
+            f"{place} holds {len(models)} model files: {_listed(models)}; expected exactly one",
+            hint="point storageUri at a folder of one model",
+        )
+    raise StorageError(
+        f"{place} holds no model file ({', '.join(SUFFIXES)}); it holds {_listed(names)}",
+        hint="save the booster with booster.save_model('model.ubj')",
+    )
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + rest

@@ -1,0 +1,1 @@
+"""KServe's control loop for InferenceServices in Knative mode."""

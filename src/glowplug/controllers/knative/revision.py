@@ -1,0 +1,185 @@
+"""Revision → pods and PodAutoscaler, its status, and the backend that it is to the router.
+
+The pods are made here and run by the supervisor. A revision keeps its pods for as long as any table that the router
+may still run leads to it, and a moment longer.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from glowplug.spec import kinds, names
+from glowplug.spec.revisions import DEFAULT_TIMEOUT_S
+from glowplug.spec.routes import Backend, Endpoint
+
+from .. import conditions
+from ..keys import BY_REVISION, Key
+from ..metadata import (
+    Object,
+    annotations_of,
+    at,
+    generation_of,
+    is_controlled_by,
+    is_deleting,
+    labels_of,
+    name_of,
+    namespace_of,
+    reference_to,
+    seconds,
+)
+from ..world import World
+from . import scaling
+from .labels import RESERVE, ROUTING_STATE_MODIFIED, autoscaler_annotations, child_labels, routing_state
+from .pods import Trouble, describe_unready, find_trouble, is_ready, make_pod, plan_pods, serving_container
+from .revision_status import revision_status
+from .scaling import Phase, Scale
+
+
+def reconcile(world: World, namespace: str, name: str, now: float) -> None:
+    """Brings one Revision's pods, PodAutoscaler, status and backend up to date."""
+    revision = world.get(kinds.REVISION, namespace, name)
+    if revision is None or is_deleting(revision):
+        world.book.set_backend(f"{namespace}/{name}", None)
+        return
+    pods = world.owned(kinds.POD, BY_REVISION, revision)
+    is_reachable = _is_reachable(world, revision, now)
+    autoscaler = _ensure_autoscaler(world, revision, is_reachable)
+    bounds = scaling.bounds_of(revision)
+    phase = scaling.phase_of(revision, autoscaler, world.config.progress_deadline_s, world.started_at, now)
+    scale = scaling.decide_scale(bounds, phase, is_reachable)
+    trouble = find_trouble(pods) or Trouble("", describe_unready(pods), False)
+    ready = sum(map(is_ready, pods))
+    found = scaling.autoscaler_conditions(scale, phase, bounds.minimum, ready, is_reachable)
+    pods = _scale(world, revision, pods, scale, now)
+    status = _autoscaler_status(autoscaler, name, scale, ready, found, now)
+    autoscaler = world.update_status(kinds.POD_AUTOSCALER, autoscaler, status)
+    phase = scaling.phase_of(revision, autoscaler, world.config.progress_deadline_s, world.started_at, now)
+    status = revision_status(revision, status, phase, scale, ready, trouble, now)
+    became_ready = not conditions.is_true(revision) and conditions.is_true({"status": status})
+    world.update_status(kinds.REVISION, revision, status)
+    if became_ready:
+        message = "Revision becomes ready upon all resources being ready"
+        world.record(revision, "Normal", "RevisionReady", message)
+    world.book.set_backend(f"{namespace}/{name}", make_backend(revision, pods))
+    _look_again(world, revision, phase, now)
+
+
+def make_backend(revision: Object, pods: list[Object]) -> Backend:
+    """The revision as the router knows it: its ready pods that have said where they listen."""
+    endpoints = [endpoint for endpoint in map(make_endpoint, pods) if endpoint is not None]
+    return Backend(
+        revision=f"{namespace_of(revision)}/{name_of(revision)}",
+        endpoints=tuple(sorted(endpoints, key=lambda endpoint: endpoint.pod)),
+        container_concurrency=at(revision, "spec", "containerConcurrency") or 0,
+        timeout_s=float(at(revision, "spec", "timeoutSeconds") or DEFAULT_TIMEOUT_S),
+    )
+
+
+def make_endpoint(pod: Object) -> Endpoint | None:
+    """Where a pod takes requests; None while it does not."""
+    if not is_ready(pod):
+        return None
+    try:
+        ports: Any = json.loads(annotations_of(pod).get(names.ENDPOINT_PORTS, "null"))
+        http, grpc = int(ports["http"]), ports.get("grpc")
+    except (ValueError, TypeError, KeyError):
+        return None
+    host = str(at(pod, "status", "podIP") or "127.0.0.1")
+    return Endpoint(f"{namespace_of(pod)}/{name_of(pod)}", host, http, int(grpc) if grpc else None)
+
+
+def make_autoscaler(revision: Object, reachability: str) -> Object:
+    """The PodAutoscaler of a revision. Its target is named as the Deployment that a cluster would have."""
+    serving = serving_container(revision["spec"])
+    ports = serving.get("ports") or [{}]
+    return {
+        "apiVersion": kinds.POD_AUTOSCALER.api_version,
+        "kind": kinds.POD_AUTOSCALER.name,
+        "metadata": {
+            "name": name_of(revision),
+            "namespace": namespace_of(revision),
+            "labels": child_labels(revision),
+            "annotations": autoscaler_annotations(revision),
+            "ownerReferences": [reference_to(kinds.REVISION, revision)],
+        },
+        "spec": {
+            "containerConcurrency": at(revision, "spec", "containerConcurrency") or 0,
+            "protocolType": "h2c" if ports[0].get("name") == "h2c" else "http1",
+            "reachability": reachability,
+            "scaleTargetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": f"{name_of(revision)}-deployment",
+            },
+        },
+    }
+
+
+def _is_reachable(world: World, revision: Object, now: float) -> bool:
+    if routing_state(revision) != RESERVE:
+        return True
+    if world.book.is_routed(f"{namespace_of(revision)}/{name_of(revision)}"):
+        return True
+    return now < _retired_at(world, revision)
+
+
+def _retired_at(world: World, revision: Object) -> float:
+    left = seconds(annotations_of(revision).get(ROUTING_STATE_MODIFIED)) or 0.0
+    return left + world.config.retire_delay_s
+
+
+def _ensure_autoscaler(world: World, revision: Object, is_reachable: bool) -> Object:
+    wanted = make_autoscaler(revision, "Reachable" if is_reachable else "Unreachable")
+    existing = world.get(kinds.POD_AUTOSCALER, namespace_of(revision), name_of(revision))
+    if existing is not None and not is_controlled_by(existing, revision):
+        # Left by a revision of the same name; the garbage collector has not come by yet.
+        world.delete(kinds.POD_AUTOSCALER, existing)
+        existing = world.get(kinds.POD_AUTOSCALER, namespace_of(revision), name_of(revision))
+    if existing is None:
+        return world.create(kinds.POD_AUTOSCALER, wanted)
+    if existing["spec"] == wanted["spec"] and annotations_of(existing) == annotations_of(wanted):
+        return existing
+    changed = copy.deepcopy(existing)
+    changed["spec"] = wanted["spec"]
+    changed["metadata"]["annotations"] = annotations_of(wanted)
+    changed["metadata"]["labels"] = labels_of(wanted)
+    return world.update(kinds.POD_AUTOSCALER, changed)
+
+
+def _scale(world: World, revision: Object, pods: list[Object], scale: Scale, now: float) -> list[Object]:
+    plan = plan_pods(pods, scale.desired, now, world.config.failed_pod_backoff_s)
+    for _ in range(plan.create):
+        pod = world.create(kinds.POD, make_pod(revision, world.token()))
+        world.record(revision, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)} ({scale.reason})")
+    for pod in pods:
+        if name_of(pod) in plan.delete:
+            world.delete(kinds.POD, pod)
+            world.record(
+                revision, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)} ({scale.reason})"
+            )
+    if plan.due is not None:
+        world.queue.add_at(Key(kinds.REVISION, namespace_of(revision), name_of(revision)), plan.due)
+    return [pod for pod in pods if name_of(pod) not in plan.delete]
+
+
+def _autoscaler_status(
+    autoscaler: Object, name: str, scale: Scale, ready: int, found: list[conditions.Condition], now: float
+) -> Object:
+    status: Object = dict(autoscaler.get("status") or {})
+    status["observedGeneration"] = generation_of(autoscaler)
+    status["conditions"] = conditions.settle(status.get("conditions"), found, scaling.DEPENDENTS, now)
+    status["desiredScale"] = scale.desired
+    status["actualScale"] = ready
+    status["serviceName"] = name
+    status["metricsServiceName"] = f"{name}-private"
+    return status
+
+
+def _look_again(world: World, revision: Object, phase: Phase, now: float) -> None:
+    key = Key(kinds.REVISION, namespace_of(revision), name_of(revision))
+    if phase.deadline is not None and not phase.has_failed:
+        world.queue.add_at(key, phase.deadline)
+    if routing_state(revision) == RESERVE and now < _retired_at(world, revision):
+        world.queue.add_at(key, _retired_at(world, revision))

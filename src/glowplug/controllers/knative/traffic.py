@@ -1,0 +1,152 @@
+"""A Route's traffic block, resolved to revisions. Pure.
+
+As knative.dev/serving pkg/reconciler/route/traffic: all targets resolve, or none does, and then the traffic stays
+where it was. One thing is stricter than there: a revision that has no traffic yet takes some only once it has a ready
+pod (or wants none), since no activator holds the requests while it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glowplug.spec import names
+from glowplug.spec.routes import Split
+
+from .. import conditions
+from ..conditions import Condition
+from ..metadata import Object, at, generation_of, labels_of, name_of, namespace_of, observed_generation_of
+from ..table import Traffic, merge
+from .scaling import Phase, bounds_of, decide_scale
+
+ASSIGNED = "AllTrafficAssigned"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the traffic block may refer to, by name, and the revisions that have traffic now."""
+
+    configurations: Mapping[str, Object]
+    revisions: Mapping[str, Object]
+    assigned: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The traffic block at the level of revisions, as `status.traffic` holds it, without URLs."""
+
+    targets: tuple[Object, ...]
+
+
+def resolve(route: Object, targets: Targets) -> Resolved | Condition:
+    """The revisions of every target, or the condition that says why not; a failure is reported before a wait."""
+    merged: dict[tuple[Any, ...], Object] = {}
+    problems: list[Condition] = []
+    traffic = at(route, "spec", "traffic") or ()
+    for target in traffic:
+        revision = _resolve_one(route, target, targets)
+        if isinstance(revision, Condition):
+            problems.append(revision)
+            continue
+        is_latest = not target.get("revisionName")
+        key = (target.get("tag"), revision, is_latest)
+        if key not in merged:
+            merged[key] = {"latestRevision": is_latest, "revisionName": revision, "percent": 0}
+            if target.get("tag"):
+                merged[key]["tag"] = target["tag"]
+        merged[key]["percent"] += target.get("percent") or 0
+    total = sum(target["percent"] for target in merged.values())
+    if not problems and total != 100:
+        message = f"Traffic targets sum to {total}, must sum to 100."
+        problems.append(conditions.false(ASSIGNED, "InvalidTraffic", message))
+    problems.sort(key=lambda condition: condition.status != "False")
+    return problems[0] if problems else Resolved(tuple(merged.values()))
+
+
+def traffic_of(route: Object) -> Traffic | None:
+    """What the router is to do for this Route: the traffic of its status; None while it has none."""
+    namespace = namespace_of(route)
+    targets = at(route, "status", "traffic") or ()
+    if not targets:
+        return None
+    splits = merge(
+        Split(f"{namespace}/{target['revisionName']}", target.get("percent") or 0) for target in targets
+    )
+    tags = tuple(
+        (target["tag"], f"{namespace}/{target['revisionName']}") for target in targets if target.get("tag")
+    )
+    return Traffic(splits, tags)
+
+
+def referenced(
+    route: Object, configurations: Mapping[str, Object], revisions: Mapping[str, Object]
+) -> set[str]:
+    """The revisions that must be kept running for this Route: those with traffic, those that it names, and the ones
+    that are to get traffic as the latest of their Configuration when they are ready."""
+    found: set[str] = set()
+    for target in [*(at(route, "status", "traffic") or ()), *(at(route, "spec", "traffic") or ())]:
+        configuration = target.get("configurationName")
+        revision = target.get("revisionName")
+        if revision and revision in revisions:
+            found.add(revision)
+            configuration = labels_of(revisions[revision]).get(names.CONFIGURATION_LABEL)
+        if target.get("latestRevision") and configuration in configurations:
+            status = at(configurations[configuration], "status") or {}
+            latest = (status.get("latestCreatedRevisionName"), status.get("latestReadyRevisionName"))
+            found |= {name for name in latest if name and name in revisions}
+    return found
+
+
+def _resolve_one(route: Object, target: Object, targets: Targets) -> str | Condition:
+    named = target.get("revisionName")
+    if named:
+        return _resolve_revision(named, targets, labels_of(route).get(names.SERVICE_LABEL))
+    name = target.get("configurationName") or ""
+    configuration = targets.configurations.get(name)
+    if configuration is None:
+        return _missing("Configuration", name)
+    latest = at(configuration, "status", "latestReadyRevisionName")
+    if not latest:
+        if conditions.is_false(configuration):
+            message = f'Configuration "{name}" does not have any ready Revision.'
+            return conditions.false(ASSIGNED, "RevisionMissing", message)
+        message = f'Configuration "{name}" is waiting for a Revision to become ready.'
+        return conditions.unknown(ASSIGNED, "RevisionMissing", message)
+    return _resolve_revision(latest, targets, None)
+
+
+def _resolve_revision(name: str, targets: Targets, service: str | None) -> str | Condition:
+    revision = targets.revisions.get(name)
+    if revision is None:
+        return _missing("Revision", name)
+    owner = labels_of(revision).get(names.SERVICE_LABEL, "")
+    if service and owner != service:
+        said = f'does not belong to Service "{service}"'
+        if owner:
+            said = f'belongs to Service "{owner}", not Service "{service}"'
+        return conditions.false(ASSIGNED, "RevisionNotOwned", f'Revision "{name}" {said}.')
+    if conditions.is_false(revision):
+        return conditions.false(ASSIGNED, "RevisionMissing", f'Revision "{name}" failed to become ready.')
+    if not _is_ready(revision) or not _can_serve(revision, targets.assigned):
+        return conditions.unknown(ASSIGNED, "RevisionMissing", f'Revision "{name}" is not yet ready.')
+    return name_of(revision)
+
+
+def _is_ready(revision: Object) -> bool:
+    return conditions.is_true(revision) and observed_generation_of(revision) == generation_of(revision)
+
+
+def _can_serve(revision: Object, assigned: frozenset[str]) -> bool:
+    if name_of(revision) in assigned or at(revision, "status", "actualReplicas"):
+        return True
+    # It wants no pods though nothing keeps them from it, so somebody else wakes it up.
+    return not at(revision, "status", "desiredReplicas") and _wants_none(revision)
+
+
+def _wants_none(revision: Object) -> bool:
+    return decide_scale(bounds_of(revision), Phase(True, False, None), True).desired == 0
+
+
+def _missing(kind: str, name: str) -> Condition:
+    return conditions.false(ASSIGNED, f"{kind}Missing", f'{kind} "{name}" referenced in traffic not found.')

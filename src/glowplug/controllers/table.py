@@ -1,0 +1,164 @@
+"""The route book: what each route, alias and revision adds to the one route table, and what is known to be in force.
+
+Owned by the control loops; the table as a whole is assembled from it whenever it is published. A revision that the
+published or the confirmed table leads to must keep its pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from glowplug.spec.routes import Backend, RouteEntry, RouteTable, Split
+
+from . import addresses
+from .config import ControllersConfig
+
+Name = tuple[str, str]
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Where one Route leads: its own splits, and one revision (`namespace/name`) for each tag."""
+
+    splits: tuple[Split, ...]
+    tags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def revisions(self) -> frozenset[str]:
+        return frozenset([split.revision for split in self.splits] + [revision for _, revision in self.tags])
+
+
+class RouteBook:
+    """Contributions to the table by (namespace, name), and the table that the router has confirmed."""
+
+    def __init__(self, config: ControllersConfig) -> None:
+        self._config = config
+        self._routes: dict[Name, Traffic] = {}
+        self._aliases: dict[Name, str] = {}
+        self._backends: dict[str, Backend] = {}
+        self._confirmed: dict[Name, Traffic] = {}
+        self._uses: dict[str, int] = {}
+        self.is_dirty = False
+
+    def set_route(self, namespace: str, name: str, traffic: Traffic | None) -> None:
+        """What the Route leads to; None takes it out."""
+        before = self._routes.get((namespace, name))
+        if before == traffic:
+            return
+        _put(self._routes, (namespace, name), traffic)
+        self._count(before, -1)
+        self._count(traffic, 1)
+        self.is_dirty = True
+
+    def set_alias(self, namespace: str, name: str, route: str | None) -> None:
+        """`name` (an InferenceService) answers with the splits of `route`; None takes it out."""
+        if self._aliases.get((namespace, name)) != route:
+            _put(self._aliases, (namespace, name), route)
+            self.is_dirty = True
+
+    def set_backend(self, revision: str, backend: Backend | None) -> None:
+        if self._backends.get(revision) != backend:
+            _put(self._backends, revision, backend)
+            # Pods of a revision that no route leads to concern nobody.
+            self.is_dirty = self.is_dirty or self._uses.get(revision, 0) > 0
+
+    def is_routed(self, revision: str) -> bool:
+        """Whether the table as decided, or as last confirmed by the router, leads to this revision."""
+        return self._uses.get(revision, 0) > 0
+
+    def is_confirmed(self, namespace: str, name: str) -> bool:
+        """Whether the router runs this route as it is decided now."""
+        decided = self._routes.get((namespace, name))
+        return decided is not None and self._confirmed.get((namespace, name)) == decided
+
+    def snapshot(self) -> tuple[RouteTable, dict[Name, Traffic]]:
+        """The table to publish, with what to `confirm` once the router runs it."""
+        self.is_dirty = False
+        return assemble(self._config, self._routes, self._aliases, self._backends), dict(self._routes)
+
+    def confirm(self, published: Mapping[Name, Traffic]) -> tuple[set[Name], set[str]]:
+        """The router runs that table now: returns the routes whose confirmation changed, and the revisions left."""
+        before = self._confirmed
+        self._confirmed = dict(published)
+        changed = {
+            name for name in before.keys() | published.keys() if before.get(name) != published.get(name)
+        }
+        left: set[str] = set()
+        for name in changed:
+            self._count(published.get(name), 1)
+            self._count(before.get(name), -1)
+            left |= _revisions(before.get(name)) - _revisions(published.get(name))
+        return changed, {revision for revision in left if not self.is_routed(revision)}
+
+    def _count(self, traffic: Traffic | None, by: int) -> None:
+        for revision in _revisions(traffic):
+            count = self._uses.get(revision, 0) + by
+            if count:
+                self._uses[revision] = count
+            else:
+                del self._uses[revision]
+
+
+def assemble(
+    config: ControllersConfig,
+    routes: Mapping[Name, Traffic],
+    aliases: Mapping[Name, str],
+    backends: Mapping[str, Backend],
+) -> RouteTable:
+    """The whole table. A name is taken once: first by a Knative Service, then by an alias, then by a tag."""
+    entries: dict[Name, RouteEntry] = {}
+    for (namespace, name), traffic in sorted(routes.items()):
+        entries[namespace, name] = _entry(config, namespace, name, traffic.splits)
+    for (namespace, name), route in sorted(aliases.items()):
+        target = entries.get((namespace, route))
+        if target is not None and (namespace, name) not in entries:
+            entries[namespace, name] = _entry(config, namespace, name, target.splits)
+    for (namespace, name), traffic in sorted(routes.items()):
+        for tag, revision in traffic.tags:
+            tagged = addresses.tagged(tag, name)
+            if (namespace, tagged) not in entries:
+                entries[namespace, tagged] = _entry(config, namespace, tagged, (Split(revision, 100),))
+    used = {split.revision for entry in entries.values() for split in entry.splits}
+    return RouteTable(
+        routes=tuple(entries[name] for name in sorted(entries)),
+        backends=tuple(backends.get(revision) or _empty(revision) for revision in sorted(used)),
+    )
+
+
+def _entry(config: ControllersConfig, namespace: str, name: str, splits: tuple[Split, ...]) -> RouteEntry:
+    return RouteEntry(
+        namespace=namespace,
+        name=name,
+        hosts=addresses.hosts(config, namespace, name),
+        path_prefixes=(addresses.path(namespace, name),),
+        splits=splits,
+    )
+
+
+def _empty(revision: str) -> Backend:
+    # A revision that was deleted under a route: the route answers 503 until its traffic block is changed.
+    return Backend(revision, (), 0, 300.0)
+
+
+def merge(splits: Iterable[Split]) -> tuple[Split, ...]:
+    """One split a revision, in order of first appearance; those without traffic are left out."""
+    merged: dict[str, Split] = {}
+    for split in splits:
+        known = merged.get(split.revision)
+        merged[split.revision] = replace(split, percent=split.percent + (known.percent if known else 0))
+    return tuple(split for split in merged.values() if split.percent > 0)
+
+
+def _revisions(traffic: Traffic | None) -> frozenset[str]:
+    return traffic.revisions if traffic else frozenset()
+
+
+def _put(into: dict[_K, _V], key: _K, value: _V | None) -> None:
+    if value is None:
+        into.pop(key, None)
+    else:
+        into[key] = value

@@ -1,0 +1,202 @@
+"""Revisions → Envoy clusters and their endpoints, pure.
+
+A revision has two clusters, since its REST and its gRPC are on different ports and speak different protocols. What a
+cluster is follows from the revision, which never changes. Which pods serve it changes often, so the endpoints are
+resources of their own: Envoy replaces a changed cluster as a whole, and would forget how many requests each of its
+pods has in flight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glowplug.router.config import RouterConfig
+from glowplug.spec.routes import Backend, Endpoint
+
+Resource = dict[str, Any]
+
+TYPE = "type.googleapis.com/"
+METADATA = "glowplug"
+# The cluster of the bootstrap that answers for endpoints.
+ENDPOINT_SOURCE = "endpoint-source"
+_GRPC_SUFFIX = "/grpc"
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_LEAST_REQUEST = "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
+_BUFFER_BYTES = 1024 * 1024
+_STREAM_WINDOW_BYTES = 1024 * 1024
+_CONNECTION_WINDOW_BYTES = 8 * 1024 * 1024
+_GRPC_IDLE_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, order=True)
+class Host:
+    """Where a pod (`namespace/name`) listens; a leaving one is no longer chosen for requests."""
+
+    address: str
+    port: int
+    pod: str
+    is_leaving: bool = False
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """The hosts of a cluster, sorted, and how many requests each of them takes at a time (0: any number)."""
+
+    hosts: tuple[Host, ...] = ()
+    limit: int = 0
+
+
+def http_cluster(revision: str) -> str:
+    """The name of the cluster that serves the revision's HTTP/1.1."""
+    return revision
+
+
+def grpc_cluster(revision: str) -> str:
+    """The name of the cluster that serves the revision's gRPC."""
+    return revision + _GRPC_SUFFIX
+
+
+def revision_of(cluster: str) -> str:
+    """The revision, `namespace/name`, that a cluster serves."""
+    return cluster.removesuffix(_GRPC_SUFFIX)
+
+
+def seconds(value: float) -> str:
+    """A duration as protobuf's JSON writes it."""
+    return f"{value:.3f}s"
+
+
+def file_source(path: Path) -> Resource:
+    """A source that follows one file, which is replaced by atomic renames."""
+    return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
+
+
+def http2_windows() -> Resource:
+    """Flow-control windows: large enough for a tensor in one go, small enough to bound a slow reader's memory."""
+    return {
+        "initial_stream_window_size": _STREAM_WINDOW_BYTES,
+        "initial_connection_window_size": _CONNECTION_WINDOW_BYTES,
+    }
+
+
+def clusters(backend: Backend, config: RouterConfig) -> dict[str, Resource]:
+    """The two clusters of a revision, by name."""
+    http = http_cluster(backend.revision)
+    grpc = grpc_cluster(backend.revision)
+    limit = backend.container_concurrency
+    http2 = {"http2_protocol_options": {**http2_windows(), "max_concurrent_streams": limit or 1024}}
+    return {
+        http: _cluster(
+            http,
+            config,
+            protocol={"http_protocol_options": {}},
+            idle_timeout_s=config.upstream_idle_timeout_s,
+            connections_per_host=limit,
+        ),
+        # One connection, with as many streams as the pod takes at a time: Envoy would open another connection
+        # for the next stream.
+        grpc: _cluster(
+            grpc,
+            config,
+            protocol=http2,
+            idle_timeout_s=_GRPC_IDLE_TIMEOUT_S,
+            connections_per_host=1 if limit else 0,
+        ),
+    }
+
+
+def endpoints(backend: Backend) -> dict[str, Endpoints]:
+    """The endpoints of a revision's two clusters, by cluster name."""
+    http = {Host(e.host, e.http_port, e.pod) for e in backend.endpoints}
+    grpc = {Host(e.host, _grpc_port(e), e.pod) for e in backend.endpoints}
+    limit = backend.container_concurrency
+    return {
+        http_cluster(backend.revision): Endpoints(tuple(sorted(http)), limit),
+        grpc_cluster(backend.revision): Endpoints(tuple(sorted(grpc)), limit),
+    }
+
+
+def assignment(cluster: str, endpoints: Endpoints) -> Resource:
+    """The endpoints of a cluster as Envoy reads them. A leaving host gets no new request, and finishes its queue."""
+    hosts = [
+        {
+            "endpoint": {"address": {"socket_address": {"address": host.address, "port_value": host.port}}},
+            **({"health_status": "DRAINING"} if host.is_leaving else {}),
+        }
+        for host in endpoints.hosts
+    ]
+    resource: Resource = {
+        "@type": TYPE + "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "cluster_name": cluster,
+    }
+    return {**resource, "endpoints": [{"lb_endpoints": hosts}]} if hosts else resource
+
+
+def _grpc_port(endpoint: Endpoint) -> int:
+    return endpoint.http_port if endpoint.grpc_port is None else endpoint.grpc_port
+
+
+def _cluster(
+    name: str,
+    config: RouterConfig,
+    *,
+    protocol: Resource,
+    idle_timeout_s: float,
+    connections_per_host: int,
+) -> Resource:
+    limits: Resource = {
+        "thresholds": [
+            {
+                "max_connections": config.max_connections,
+                "max_pending_requests": config.max_pending_requests,
+                "max_requests": config.max_requests,
+                # The default of 3 retries at a time would fail requests while a busy pod leaves.
+                "max_retries": config.max_requests,
+            }
+        ]
+    }
+    if connections_per_host:
+        limits["per_host_thresholds"] = [{"max_connections": connections_per_host}]
+    return {
+        "@type": TYPE + "envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": _endpoint_source()},
+        "connect_timeout": seconds(config.connect_timeout_s),
+        "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
+        "load_balancing_policy": _least_request(),
+        # Never back to hosts that leave because the others are few.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": limits,
+        "metadata": {"filter_metadata": {METADATA: {"revision": revision_of(name)}}},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": TYPE + _HTTP_OPTIONS,
+                "common_http_protocol_options": {"idle_timeout": seconds(idle_timeout_s)},
+                "explicit_http_config": protocol,
+            }
+        },
+    }
+
+
+def _endpoint_source() -> Resource:
+    # Not files: Envoy takes an inotify instance for each, of which Linux gives a user 128, and aborts past that.
+    # A poll is held open until something changes, so there is no traffic while nothing does.
+    poll = {
+        "api_type": "REST",
+        "transport_api_version": "V3",
+        "cluster_names": [ENDPOINT_SOURCE],
+        "refresh_delay": "0.002s",
+        "request_timeout": "86400s",
+    }
+    return {"resource_api_version": "V3", "api_config_source": poll}
+
+
+def _least_request() -> Resource:
+    # A full scan, not two random choices: with few pods that take one request at a time, two choices would
+    # queue behind a busy pod while another one is idle.
+    policy = {"@type": TYPE + _LEAST_REQUEST, "selection_method": "FULL_SCAN"}
+    name = "envoy.load_balancing_policies.least_request"
+    return {"policies": [{"typed_extension_config": {"name": name, "typed_config": policy}}]}

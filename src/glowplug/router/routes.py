@@ -1,0 +1,148 @@
+"""Route entries → Envoy route configurations, pure.
+
+Hosts become virtual hosts, which Envoy looks up in a hash table. Path prefixes go into one trie on `:path`, since a
+list of routes would be walked for every request. A prefix ends at a segment: `/serving/default/flights` does not
+match `/serving/default/flights2`. gRPC goes to the same address and is told apart by its content type.
+
+What a service becomes is remembered: a table of a thousand services is a new table when one of them changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from glowplug.router.clusters import TYPE, Resource
+from glowplug.router.config import RouterConfig
+from glowplug.router.listeners import LISTENER_HEADER, LOCAL, local_name
+from glowplug.router.ways import Way, no_way, way
+from glowplug.spec.routes import Backend, RouteEntry
+
+MAIN = "main"
+
+# One bad name makes Envoy refuse the whole route configuration, so names that it would not take are left out.
+_HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)+")
+_REMEMBERED = 16384
+
+
+def main_routes(
+    entries: Sequence[RouteEntry], backends: Mapping[str, Backend], config: RouterConfig
+) -> Resource:
+    """The ingress: every host and every path prefix. The first entry, in order of name, keeps a doubled address."""
+    hosts: set[str] = set()
+    prefixes: dict[str, Way] = {}
+    virtual_hosts: list[Resource] = []
+    for entry in sorted(entries, key=lambda e: (e.namespace, e.name)):
+        to = way(entry, backends)
+        new = tuple(sorted({h for h in map(str.lower, entry.hosts) if h not in hosts and _HOST.fullmatch(h)}))
+        hosts.update(new)
+        if new:
+            virtual_hosts.append(_host(new, to, config.max_retries))
+        for prefix in (prefix.rstrip("/") for prefix in entry.path_prefixes):
+            if _PREFIX.fullmatch(prefix):
+                prefixes.setdefault(prefix, to)
+    rest = _virtual_host(("*",), config.max_retries, _by_path(prefixes))
+    return _configuration(MAIN, [*virtual_hosts, rest])
+
+
+def local_routes(
+    services: Iterable[tuple[str, str]],
+    entries: Sequence[RouteEntry],
+    backends: Mapping[str, Backend],
+    config: RouterConfig,
+) -> Resource:
+    """The cluster-local listeners: every request to the listener of a (namespace, service) goes to that service."""
+    actions: Resource = {}
+    for namespace, service in sorted(services):
+        entry = _service(namespace, service, entries)
+        to = no_way(namespace, service) if entry is None else way(entry, backends)
+        actions[local_name(namespace, service)] = _action(to.routes({"prefix": "/"}))
+    by_listener = _matcher(LISTENER_HEADER, "exact_match_map", actions)
+    return _configuration(LOCAL, [_virtual_host(("*",), config.max_retries, by_listener)])
+
+
+def _service(namespace: str, service: str, entries: Sequence[RouteEntry]) -> RouteEntry | None:
+    in_namespace = [entry for entry in entries if entry.namespace == namespace]
+    host = f"{service}.{namespace}.svc.cluster.local"
+    by_host = (entry for entry in in_namespace if host in entry.hosts)
+    by_name = (entry for entry in in_namespace if entry.name == service)
+    return next(by_host, None) or next(by_name, None)
+
+
+def _configuration(name: str, virtual_hosts: list[Resource]) -> Resource:
+    return {
+        "@type": TYPE + "envoy.config.route.v3.RouteConfiguration",
+        "name": name,
+        "ignore_port_in_host_matching": True,
+        "request_headers_to_remove": [LISTENER_HEADER],
+        "virtual_hosts": virtual_hosts,
+    }
+
+
+@lru_cache(_REMEMBERED)
+def _host(domains: tuple[str, ...], to: Way, max_retries: int) -> Resource:
+    content = {"routes": to.routes({"prefix": "/"})}
+    # A virtual host that only excuses itself needs no retries; they are half of its size.
+    return _virtual_host(domains, max_retries if to.weights else 0, content)
+
+
+def _virtual_host(domains: Sequence[str], max_retries: int, content: Resource) -> Resource:
+    policy = {"retry_policy": _retry_policy(max_retries)} if max_retries else {}
+    return {"name": domains[0], "domains": list(domains), **policy, **content}
+
+
+def _retry_policy(max_retries: int) -> Resource:
+    # Only where no byte of the request has reached a model: it may not be safe to do twice.
+    previous_hosts = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+    return {
+        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "num_retries": max_retries,
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {"@type": TYPE + previous_hosts},
+            }
+        ],
+        "host_selection_retry_max_attempts": "5",
+        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
+    }
+
+
+def _by_path(prefixes: Mapping[str, Way]) -> Resource:
+    """A trie of prefixes. It finds the longest that `:path` starts with, which may end within a segment; that
+    prefix's routes then don't match, so the routes of the shorter prefixes that it starts with follow them."""
+    actions: Resource = {}
+    for prefix in sorted(prefixes):
+        shorter = tuple(s for s in (prefix[:n] for n in range(len(prefix), 0, -1)) if s in prefixes)
+        actions[prefix] = _prefix(tuple((s, prefixes[s]) for s in shorter))
+    return _matcher(":path", "prefix_match_map", actions)
+
+
+@lru_cache(_REMEMBERED)
+def _prefix(ways: tuple[tuple[str, Way], ...]) -> Resource:
+    return _action([route for prefix, to in ways for route in _prefix_routes(prefix, to)])
+
+
+def _prefix_routes(prefix: str, to: Way) -> list[Resource]:
+    if not to.weights:
+        return to.routes({"path_separated_prefix": prefix})
+    below = to.routes({"prefix": prefix + "/"}, prefix_rewrite="/")
+    # gRPC has always a method below the prefix.
+    itself = to.routes({"path": prefix}, prefix_rewrite="/")[1:]
+    return [*below, *itself]
+
+
+def _action(routes: list[Resource]) -> Resource:
+    config = {"@type": TYPE + "envoy.config.route.v3.RouteList", "routes": routes}
+    return {"action": {"name": "routes", "typed_config": config}}
+
+
+def _matcher(header: str, kind: str, actions: Resource) -> Resource:
+    """The content of a virtual host that chooses by a header; Envoy takes no map that is empty."""
+    if not actions:
+        return {"routes": []}
+    config = {"@type": TYPE + "envoy.type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": header}
+    input_ = {"name": header.lstrip(":"), "typed_config": config}
+    return {"matcher": {"matcher_tree": {"input": input_, kind: {"map": actions}}}}

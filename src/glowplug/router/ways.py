@@ -1,0 +1,87 @@
+"""Where the requests of one service go, pure: the part of a route that all addresses of the service share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from glowplug.router.clusters import Resource, grpc_cluster, http_cluster, seconds
+from glowplug.spec.routes import Backend, RouteEntry, Split
+
+_DEFAULT_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Way:
+    """To revisions by weight, or, if there are no `weights`, to nowhere, for the reason in `excuse`."""
+
+    service: str
+    weights: tuple[tuple[str, int], ...] = ()
+    timeout_s: float = _DEFAULT_TIMEOUT_S
+    excuse: str = ""
+
+    def routes(self, match: Resource, *, prefix_rewrite: str | None = None) -> list[Resource]:
+        """The routes of all requests that `match`."""
+        if not self.weights:
+            answer = {"status": 503, "body": {"inline_string": self.excuse}}
+            return [{"match": match, "name": self.service, "direct_response": answer}]
+        rewrite = {} if prefix_rewrite is None else {"prefix_rewrite": prefix_rewrite}
+        return [
+            self._route({**match, "grpc": {}}, grpc_cluster, rewrite),
+            self._route(match, http_cluster, rewrite),
+        ]
+
+    def _route(self, match: Resource, cluster: Callable[[str], str], rewrite: Resource) -> Resource:
+        # As Knative counts it, the timeout ends with the response's first byte: a stream may go on for longer.
+        # Envoy's `timeout` would cut it, so the limit is on silence: the wait for a free place, for the first
+        # byte, and between two bytes.
+        limits = {"timeout": "0s", "idle_timeout": seconds(self.timeout_s)}
+        return {
+            "match": match,
+            "name": self.service,
+            "route": {**self._destination(cluster), **limits, **rewrite},
+        }
+
+    def _destination(self, cluster: Callable[[str], str]) -> Resource:
+        weights = [{"name": cluster(revision), "weight": weight} for revision, weight in self.weights]
+        if len(weights) == 1:
+            return {"cluster": weights[0]["name"]}
+        return {"weighted_clusters": {"clusters": weights}}
+
+
+def way(entry: RouteEntry, backends: Mapping[str, Backend]) -> Way:
+    """Where the requests of this entry go now."""
+    service = f"{entry.namespace}/{entry.name}"
+    splits = live_splits(entry, backends)
+    if not splits:
+        return Way(service, excuse=_excuse(entry))
+    # Envoy has one timeout a route, before it chooses the revision.
+    timeouts = [backends[split.revision].timeout_s for split in splits if split.revision in backends]
+    return Way(service, tuple((split.revision, split.percent) for split in splits), max(timeouts))
+
+
+def no_way(namespace: str, service: str) -> Way:
+    """The answer for a service that is not in the table."""
+    see = f"kubectl get services.serving.knative.dev -n {namespace}"
+    return Way(f"{namespace}/{service}", excuse=f"service {namespace}/{service} has no route; see: {see}")
+
+
+def live_splits(entry: RouteEntry, backends: Mapping[str, Backend]) -> tuple[Split, ...]:
+    """The splits that take requests: all with a weight if any of their revisions has an endpoint, else none.
+
+    A revision without endpoints keeps its share beside one that has some: its requests are answered 503 rather
+    than given to a revision that they are not meant for.
+    """
+    weighted = tuple(split for split in entry.splits if split.percent > 0)
+    has_endpoint = any(backends[s.revision].endpoints for s in weighted if s.revision in backends)
+    return tuple(sorted(weighted, key=lambda split: split.revision)) if has_endpoint else ()
+
+
+def _excuse(entry: RouteEntry) -> str:
+    revisions = sorted(split.revision for split in entry.splits if split.percent > 0)
+    if not revisions:
+        see = f"kubectl get inferenceservices,revisions -n {entry.namespace}"
+        return f"service {entry.namespace}/{entry.name} sends its traffic to no revision yet; see: {see}"
+    namespace, _, name = revisions[0].partition("/")
+    see = f"kubectl get pods -n {namespace} -l serving.knative.dev/revision={name}"
+    return f"revision {', '.join(revisions)} has no ready replica; see: {see}"

@@ -1,0 +1,110 @@
+"""Runs a light `Model`: what is async is awaited, what is slow and says so runs in a thread, stages are timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, Protocol, cast
+
+from glowplug.errors import InferenceError
+from glowplug.serving.metrics import Metrics
+from glowplug.serving.model import Model
+from glowplug.wire import InferRequest, InferResponse, v1
+from glowplug.wire.v2_grpc import ModelMetadata
+
+
+class Served(Protocol):
+    """A model as the data plane uses it; `light.py` and `kserve_model.py` make one of what the user wrote."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def accepts_missing(self) -> bool: ...
+    async def load(self) -> None: ...
+    async def warmup(self) -> None: ...
+    async def is_ready(self) -> bool: ...
+    async def close(self) -> None: ...
+    async def metadata(self) -> ModelMetadata: ...
+    async def infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse: ...
+    async def predict_v1(self, document: Any, headers: Mapping[str, str]) -> Any: ...
+    async def explain_v1(self, document: Any, headers: Mapping[str, str]) -> Any: ...
+
+
+async def settle(value: Any) -> Any:
+    """The value, awaited if it can be."""
+    return await value if hasattr(value, "__await__") else value
+
+
+class LightModel:
+    """A `Served` of ours."""
+
+    def __init__(self, model: Model, metrics: Metrics) -> None:
+        self.name = model.name
+        self._model = model
+        self._metrics = metrics
+        kind = type(model)
+        # A stage that is not overridden costs nothing.
+        self._has_preprocess = kind.preprocess is not Model.preprocess
+        self._has_postprocess = kind.postprocess is not Model.postprocess
+
+    @property
+    def accepts_missing(self) -> bool:
+        """Whether null and NaN are let through to `predict`; known for certain only once loaded."""
+        return self._model.accepts_missing
+
+    async def load(self) -> None:
+        await settle(self._model.load())
+
+    async def warmup(self) -> None:
+        await settle(self._model.warmup())
+
+    async def is_ready(self) -> bool:
+        return bool(await settle(self._model.is_ready()))
+
+    async def close(self) -> None:
+        await settle(self._model.close())
+
+    async def metadata(self) -> ModelMetadata:
+        model = self._model
+        versions = (model.version,) if model.version else ()
+        return ModelMetadata(self.name, model.platform, tuple(model.inputs), tuple(model.outputs), versions)
+
+    async def infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
+        model, metrics = self._model, self._metrics
+        started = perf_counter()
+        if self._has_preprocess:
+            request = await settle(model.preprocess(request))
+            now = perf_counter()
+            metrics.preprocess.observe(self.name, now - started)
+            started = now
+        response: Any
+        if model.in_thread:
+            response = await _in_thread(model, request)
+        else:
+            response = model.predict(request)
+        if hasattr(response, "__await__"):
+            response = await response
+        now = perf_counter()
+        metrics.predict.observe(self.name, now - started)
+        if self._has_postprocess:
+            response = await settle(model.postprocess(response))
+            metrics.postprocess.observe(self.name, perf_counter() - now)
+        return cast(InferResponse, response)
+
+    async def predict_v1(self, document: Any, headers: Mapping[str, str]) -> Any:
+        request = v1.decode_request(
+            document,
+            model_name=self.name,
+            declared=self._model.inputs,
+            accepts_missing=self._model.accepts_missing,
+        )
+        return v1.encode_response(await self.infer(request, headers))
+
+    async def explain_v1(self, document: Any, headers: Mapping[str, str]) -> Any:
+        raise InferenceError(f"model {self.name!r} has no explainer", code=501)
+
+
+async def _in_thread(model: Model, request: InferRequest) -> Any:
+    from anyio import to_thread  # costs 15 ms, which only slow models pay
+
+    return await to_thread.run_sync(model.predict, request)

@@ -1,0 +1,75 @@
+"""What a unit implements: a light `Model`.
+
+The heavier alternative is kserve.Model, which our server runs too; importing it costs more than a second at start, so
+the shipped units don't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import numpy as np
+
+from glowplug.errors import InferenceError
+from glowplug.wire import InferRequest, InferResponse, Tensor
+from glowplug.wire.datatypes import DATATYPES
+from glowplug.wire.v2_grpc import TensorMetadata as TensorSpec
+
+__all__ = ["Model", "TensorSpec", "zeros"]
+
+
+class Model:
+    """Subclass and give it `predict`; everything else has a default. Each method may be `async`.
+
+    `inputs` and `outputs` are the metadata; V1 requests are mapped to tensors by them, and the default warm-up
+    predicts zeros of that shape. A dimension of -1 is of any size.
+    """
+
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    accepts_missing: bool = False
+    platform: str = ""
+    version: str = ""
+    # True runs a plain `predict` in a worker thread: for models that hold the event loop for more than some ms.
+    in_thread: bool = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def load(self) -> Awaitable[None] | None:
+        """Makes the model ready to predict. Raises GlowplugError with a hint where it cannot."""
+        return None
+
+    def warmup(self) -> Awaitable[object] | object:
+        """One prediction before the server says that it is ready; the first of a process is slow."""
+        if not self.inputs:
+            return None
+        return self.predict(InferRequest(self.name, tuple(zeros(spec) for spec in self.inputs), id="warm-up"))
+
+    def is_ready(self) -> Awaitable[bool] | bool:
+        """Asked by readiness probes once `load` and `warmup` are done."""
+        return True
+
+    def preprocess(self, request: InferRequest) -> Awaitable[InferRequest] | InferRequest:
+        """What to predict instead of what was asked."""
+        return request
+
+    def predict(self, request: InferRequest) -> Awaitable[InferResponse] | InferResponse:
+        """The prediction. Raises InferenceError for a caller's mistake (400) or where it cannot now (503)."""
+        raise InferenceError(f"model {self.name!r} has no predict", code=501)
+
+    def postprocess(self, response: InferResponse) -> Awaitable[InferResponse] | InferResponse:
+        """What to answer instead of what was predicted."""
+        return response
+
+    def close(self) -> Awaitable[None] | None:
+        """Lets go of pools and clients, after the last request is answered."""
+        return None
+
+
+def zeros(spec: TensorSpec) -> Tensor:
+    """A tensor of zeros (BYTES: empty strings) of a declared shape, dimensions of any size being 1."""
+    shape = tuple(1 if dimension < 0 else dimension for dimension in spec.shape)
+    if spec.datatype == "BYTES":
+        return Tensor(spec.name, "BYTES", shape, [b""] * int(np.prod(shape, dtype=np.int64)))
+    return Tensor(spec.name, spec.datatype, shape, np.zeros(shape, dtype=DATATYPES[spec.datatype].dtype))

@@ -1,0 +1,218 @@
+"""How a transformer calls its predictor: V2 over gRPC (the default), V2 over HTTP, or V1.
+
+One pooled client for the life of the process. It passes on who asks and which trace the call belongs to, keeps the
+predictor's own words and codes in errors, and says 503 where there is no predictor and 504 where it is too slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from glowplug.errors import ConfigError, InferenceError
+from glowplug.serving.codes import http_code
+from glowplug.serving.config import PredictorConfig
+from glowplug.serving.context import passed_on, request_headers
+from glowplug.wire import InferRequest, InferResponse, v1, v2_grpc, v2_json
+
+HEALTH_TIMEOUT_S = 2.0
+RETRY_DELAY_S = 0.05
+MAX_QUOTED = 1000
+
+
+class PredictorClient:
+    """Calls one predictor; opens nothing before the first call."""
+
+    def __init__(self, config: PredictorConfig) -> None:
+        if not config.host:
+            raise ConfigError("the transformer has no predictor", hint="--predictor_host names it")
+        self._config = config
+        self._transport: _Grpc | _Http = _Grpc(config) if config.protocol == "grpc-v2" else _Http(config)
+
+    async def infer(
+        self, request: InferRequest, headers: Mapping[str, str] | None = None, timeout_s: float | None = None
+    ) -> InferResponse:
+        """The predictor's response. `headers` default to those of the request being served.
+
+        Raises InferenceError: the predictor's own code and message, 503 where it is down, 504 past the time-out.
+        """
+        sent = passed_on(request_headers() if headers is None else headers)
+        limit_s = self._config.timeout_s if timeout_s is None else timeout_s
+        for attempt in range(self._config.retries + 1):
+            try:
+                return await self._transport.infer(request, sent, limit_s)
+            except _Unreachable:
+                if attempt == self._config.retries:
+                    raise
+            await asyncio.sleep(RETRY_DELAY_S * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def is_ready(self) -> bool:
+        """Whether the predictor answers that it is ready; False where it does not answer."""
+        try:
+            return await self._transport.is_ready(HEALTH_TIMEOUT_S)
+        except InferenceError:
+            return False
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        await self._transport.aclose()
+
+
+class _Unreachable(InferenceError):
+    """Nobody took the request, so that it may be sent again."""
+
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(f"the predictor at {host} cannot be reached: {why}", code=503)
+
+
+def _address(config: PredictorConfig) -> tuple[str, int]:
+    """Host and port of `name[:port]`, `http://name[:port]` or `[v6]:port`."""
+    text = config.host.partition("://")[2] or config.host
+    text = text.rstrip("/")
+    host, colon, port = text.rpartition(":")
+    if colon and port.isdigit():
+        return host.strip("[]"), int(port)
+    return text.strip("[]"), 443 if config.use_ssl else 80
+
+
+class _Grpc:
+    def __init__(self, config: PredictorConfig) -> None:
+        self._config = config
+        self._channel: Any = None
+        self._model_infer: Any = None
+        self._server_ready: Any = None
+
+    def _open(self) -> None:
+        import grpc
+        import grpc.aio
+
+        host, port = _address(self._config)
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        options = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", self._config.max_message_bytes),
+            ("grpc.enable_retries", 0),
+            # A predictor that restarts is back within a second or two; gRPC's own back-off goes to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+            ("grpc.enable_http_proxy", 0),
+        ]
+        if self._config.use_ssl:
+            self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
+        else:
+            self._channel = grpc.aio.insecure_channel(target, options=options)
+        self._model_infer = self._channel.unary_unary(f"/{v2_grpc.SERVICE}/ModelInfer")
+        self._server_ready = self._channel.unary_unary(f"/{v2_grpc.SERVICE}/ServerReady")
+
+    async def infer(
+        self, request: InferRequest, headers: Mapping[str, str], timeout_s: float
+    ) -> InferResponse:
+        if self._channel is None:
+            self._open()
+        data = v2_grpc.encode_infer_request(request)
+        answer = await self._call(self._model_infer, data, tuple(headers.items()), timeout_s)
+        return v2_grpc.decode_infer_response(answer)
+
+    async def is_ready(self, timeout_s: float) -> bool:
+        if self._channel is None:
+            self._open()
+        return v2_grpc.decode_flag(await self._call(self._server_ready, b"", (), timeout_s))
+
+    async def _call(self, method: Any, data: bytes, metadata: tuple[Any, ...], timeout_s: float) -> bytes:
+        from grpc.aio import AioRpcError
+
+        try:
+            answer: bytes = await method(data, metadata=metadata, timeout=timeout_s)
+        except AioRpcError as error:
+            status = error.code().name
+            details = (error.details() or status)[:MAX_QUOTED]
+            if status == "UNAVAILABLE" and not error.trailing_metadata():
+                raise _Unreachable(self._config.host, details) from error
+            if status == "DEADLINE_EXCEEDED":
+                raise _too_slow(self._config.host, timeout_s) from error
+            raise InferenceError(f"the predictor: {details}", code=http_code(status)) from error
+        return answer
+
+    async def aclose(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+
+class _Http:
+    def __init__(self, config: PredictorConfig) -> None:
+        self._config = config
+        self._client: Any = None
+
+    def _open(self) -> Any:
+        if self._client is None:
+            import ssl
+
+            from glowplug.serving.http_client import HttpClient
+
+            host, port = _address(self._config)
+            tls = ssl.create_default_context() if self._config.use_ssl else None
+            self._client = HttpClient(host, port, tls=tls)
+        return self._client
+
+    async def infer(
+        self, request: InferRequest, headers: Mapping[str, str], timeout_s: float
+    ) -> InferResponse:
+        name = quote(request.model_name, safe="")
+        if self._config.protocol == "v1":
+            body = v2_json.dump_json(v1.encode_request(request))
+            sent = {**headers, "content-type": "application/json"}
+            answer = await self._post(f"/v1/models/{name}:predict", sent, body, timeout_s)
+            document = v2_json.parse_json(answer.body, "the predictor's answer")
+            return v1.decode_response(document, model_name=request.model_name)
+        body, length = v2_json.encode_request(request, binary=True)
+        sent = {**headers, "content-type": "application/octet-stream"}
+        if length is not None:
+            sent[v2_json.HEADER_LENGTH] = str(length)
+        answer = await self._post(f"/v2/models/{name}/infer", sent, body, timeout_s)
+        return v2_json.decode_response(answer.body, header_length=answer.headers.get(v2_json.HEADER_LENGTH))
+
+    async def _post(self, path: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Any:
+        answer = await self._request("POST", path, headers, body, timeout_s)
+        if answer.status >= 400:
+            raise InferenceError(f"the predictor: {_told(answer.body, answer.status)}", code=answer.status)
+        return answer
+
+    async def is_ready(self, timeout_s: float) -> bool:
+        # V1 has no readiness of the server; `/` says that it is alive.
+        path = "/" if self._config.protocol == "v1" else "/v2/health/ready"
+        answer = await self._request("GET", path, {}, b"", timeout_s)
+        return bool(answer.status == 200)
+
+    async def _request(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout_s: float
+    ) -> Any:
+        try:
+            return await asyncio.wait_for(self._open().request(method, path, headers, body), timeout_s)
+        except asyncio.TimeoutError as error:
+            raise _too_slow(self._config.host, timeout_s) from error
+        except OSError as error:
+            raise _Unreachable(self._config.host, str(error) or type(error).__name__) from error
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+
+def _too_slow(host: str, timeout_s: float) -> InferenceError:
+    return InferenceError(f"the predictor at {host} did not answer within {timeout_s:g} s", code=504)
+
+
+def _told(body: bytes, status: int) -> str:
+    """The error text of a KServe or FastAPI answer, or only the status."""
+    try:
+        document = v2_json.parse_json(body)
+    except InferenceError:
+        return f"HTTP {status}"
+    text = (document.get("error") or document.get("detail")) if type(document) is dict else None
+    return text[:MAX_QUOTED] if type(text) is str else f"HTTP {status}"

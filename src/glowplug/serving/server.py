@@ -1,0 +1,225 @@
+"""The life of a server process: bind, load, warm up, serve, drain, close.
+
+Ports are bound first, so that a taken one is told before a model is loaded, and listen last, so that whoever gets a
+connection gets an answer. On SIGTERM: not ready, but serving; then no new connections and calls; then what is in
+flight is finished; then models close. A second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+from glowplug.errors import ConfigError, GlowplugError
+from glowplug.serving.config import ServerConfig
+from glowplug.serving.dataplane import DataPlane
+from glowplug.serving.http import HttpEndpoints
+from glowplug.serving.http_protocol import HttpService
+from glowplug.serving.kserve_model import KServeModel, is_kserve_model
+from glowplug.serving.light import LightModel, Served
+from glowplug.serving.listener import HttpListener, bind
+from glowplug.serving.metrics import Metrics, process_samples
+from glowplug.serving.model import Model
+
+log = logging.getLogger("glowplug.serving")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def serve(models: Sequence[Any], config: ServerConfig) -> int:
+    """Serves `Model`s and `kserve.Model`s until a signal; returns the exit code of the process.
+
+    What stops the start (a port, a model) is told in one message on stderr, and the code is 1.
+    """
+    logging.basicConfig(
+        level=config.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return _run(Server(models, config), config.event_loop)
+    except GlowplugError as error:
+        hint = f"\nhint: {error.hint}" if error.hint else ""
+        print(f"error: {error.message}{hint}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _run(server: Server, event_loop: str) -> int:
+    loop = _new_loop(event_loop)
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(server.run())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+def _new_loop(name: str) -> asyncio.AbstractEventLoop:
+    if name != "asyncio":
+        try:
+            import uvloop
+
+            return cast(asyncio.AbstractEventLoop, uvloop.new_event_loop())
+        except ImportError as error:
+            if name == "uvloop":
+                raise ConfigError("--event-loop=uvloop, but uvloop is not installed") from error
+    return asyncio.new_event_loop()
+
+
+class Server:
+    """One server; `run` returns when it is over. `http_port` and `grpc_port` are the bound ones, once it runs."""
+
+    def __init__(self, models: Sequence[Any], config: ServerConfig) -> None:
+        self._config = config
+        self._metrics = Metrics()
+        served = [self._adapt(model) for model in models]
+        if not served:
+            raise ConfigError("no model to serve")
+        self._predictor: Any = None
+        self._plane = DataPlane(
+            served,
+            self._metrics,
+            max_in_flight=config.max_in_flight,
+            is_predictor_ready=self._is_predictor_ready if config.predictor.is_health_checked else None,
+        )
+        self._listener: HttpListener | None = None
+        self._grpc: Any = None
+        self._signals = 0
+        self._stopping = asyncio.Event()
+        self._forced = asyncio.Event()
+        self.http_port = 0
+        self.grpc_port: int | None = None
+
+    def _adapt(self, model: Any) -> Served:
+        if isinstance(model, Model):
+            return LightModel(model, self._metrics)
+        if is_kserve_model(model):
+            return KServeModel(model, self._config.predictor)
+        raise ConfigError(f"{type(model).__name__} is neither a glowplug.serving.Model nor a kserve.Model")
+
+    async def _is_predictor_ready(self) -> bool:
+        if self._predictor is None:
+            from glowplug.serving.predictor_client import PredictorClient
+
+            self._predictor = PredictorClient(self._config.predictor)
+        return bool(await self._predictor.is_ready())
+
+    async def run(self) -> int:
+        """Serves until a signal: 0 if all that was in flight was finished, 1 if not. Raises GlowplugError at start."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.stop)
+        try:
+            self._bind()
+            await self._load()
+            await self._start()
+            await self._stopping.wait()
+            is_clean = await self._drain()
+        finally:
+            await self._close()
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+        log.info("stopped" if is_clean else "stopped with requests in flight")
+        return 0 if is_clean else 1
+
+    def stop(self) -> None:
+        """Begins the shutdown; called again, cuts it short."""
+        self._signals += 1
+        (self._stopping if self._signals == 1 else self._forced).set()
+
+    def _bind(self) -> None:
+        config = self._config
+        listener = bind(config.host, config.http_port)
+        self.http_port = listener.getsockname()[1]
+        endpoints = HttpEndpoints(self._plane, max_body_bytes=config.max_body_bytes, events=config.events)
+        service = HttpService(
+            endpoints, max_body_bytes=config.max_body_bytes, keep_alive_s=config.keep_alive_s
+        )
+        self._listener = HttpListener(service, listener)
+        if config.enable_grpc:
+            from glowplug.serving import grpc_server
+
+            self._grpc, self.grpc_port = grpc_server.bind(
+                self._plane, host=config.host, port=config.grpc_port, max_message_bytes=config.max_body_bytes
+            )
+
+    async def _load(self) -> None:
+        for entry in self._plane.entries.values():
+            started = time.perf_counter()
+            await entry.served.load()
+            loaded = time.perf_counter()
+            await self._warm_up(entry.served)
+            entry.is_loaded = True
+            log.info(
+                "model %s: loaded in %.0f ms, warmed up in %.0f ms",
+                entry.served.name,
+                (loaded - started) * 1000,
+                (time.perf_counter() - loaded) * 1000,
+            )
+
+    async def _warm_up(self, served: Served) -> None:
+        try:
+            await served.warmup()
+        except GlowplugError:
+            raise
+        except Exception as error:
+            log.exception("model %s: the warm-up failed", served.name)
+            raise GlowplugError(
+                f"model {served.name!r} loaded, but its first prediction failed: {type(error).__name__}: {error}"
+            ) from error
+
+    async def _start(self) -> None:
+        assert self._listener is not None
+        if self._grpc is not None:
+            await self._grpc.start()
+        await self._listener.start()
+        started = process_samples().get("process_start_time_seconds")
+        if started is not None:
+            self._metrics.start_to_ready_s = max(time.time() - started[2], 0.0)
+        took = f" {self._metrics.start_to_ready_s:.2f} s after start" if started else ""
+        grpc = f", gRPC {self._config.host}:{self.grpc_port}" if self.grpc_port else ""
+        log.info("ready%s: HTTP %s:%d%s", took, self._config.host, self.http_port, grpc)
+
+    async def _drain(self) -> bool:
+        """Whether everything in flight was finished."""
+        config = self._config
+        log.info("stopping: %d requests in flight", self._metrics.in_flight)
+        assert self._listener is not None
+        self._plane.is_draining = True
+        self._listener.begin_drain()
+        await self._unless_forced(asyncio.sleep(config.drain_delay_s))
+        self._listener.close()
+        work = [self._listener.drained()]
+        if self._grpc is not None:
+            # Takes no new call from here on; what is left after the grace is cancelled.
+            work.append(self._grpc.stop(config.drain_timeout_s))
+        return await self._unless_forced(
+            asyncio.wait_for(asyncio.gather(*work), config.drain_timeout_s + 1.0)
+        )
+
+    async def _unless_forced(self, work: Any) -> bool:
+        """Awaits work; False where a second signal or the time-out came first, and the work is then cancelled."""
+        task = asyncio.ensure_future(work)
+        forced = asyncio.ensure_future(self._forced.wait())
+        await asyncio.wait({task, forced}, return_when=asyncio.FIRST_COMPLETED)
+        is_done = task.done() and not task.cancelled() and task.exception() is None
+        for future in (task, forced):
+            future.cancel()
+        await asyncio.gather(task, forced, return_exceptions=True)
+        return is_done
+
+    async def _close(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            await self._listener.abort()
+        if self._grpc is not None:
+            await self._grpc.stop(0)
+        await self._plane.close()
+        if self._predictor is not None:
+            await self._predictor.aclose()

@@ -1,0 +1,350 @@
+"""One pod: brought up, kept up, written down, and drained.
+
+Order of a start: ports, volumes, model, then all containers at once. Order of an end: out of the route table, SIGTERM,
+the grace period, SIGKILL, then the object goes. Owns the pod's status and its endpoint annotation; nobody else writes
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import anyio.lowlevel
+
+from glowplug.errors import ApiError, Conflict, NotFound
+from glowplug.spec import names
+from glowplug.spec.kinds import POD, Kind
+from glowplug.supervisor import ports, volumes
+from glowplug.supervisor.containers import ContainerRunner, PodContext
+from glowplug.supervisor.failures import CONTAINER_CREATING, CREATE_ERROR, CannotStart
+from glowplug.supervisor.free_ports import FreePorts
+from glowplug.supervisor.grace import Grace
+from glowplug.supervisor.localize import Command, PodPlace, Surroundings, endpoint, localize, port_plan
+from glowplug.supervisor.model import ModelInitializer
+from glowplug.supervisor.pod_logs import PodLogs
+from glowplug.supervisor.process import Launcher
+from glowplug.supervisor.sources import Sources
+from glowplug.supervisor.status import Object, PodView, Running, Snapshot, Waiting, initializing, pod_status
+from glowplug.supervisor.storage import Storage
+
+_LOG = logging.getLogger(__name__)
+_WRITE_TRIES = 3
+_RETRY_S = 1.0
+_DEFAULT_GRACE_S = 30.0
+
+
+class Objects(Protocol):
+    """The part of the in-process API that a pod needs."""
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Object: ...
+    def update(self, kind: Kind, obj: Object) -> Object: ...
+    def update_status(self, kind: Kind, obj: Object) -> Object: ...
+    def delete(
+        self, kind: Kind, namespace: str, name: str, grace_period_seconds: int | None = None
+    ) -> None: ...
+
+
+# (regarding, "Normal" or "Warning", reason, message)
+EventRecorder = Callable[[Object, str, str, str], None]
+# ("namespace/name" of a pod): returns when no request goes there any more.
+Unrouted = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class PodServices:
+    """What all pods of the machine share."""
+
+    objects: Objects
+    events: EventRecorder
+    around: Surroundings
+    storage: Storage
+    unrouted: Unrouted
+    launcher: Launcher
+    free_ports: FreePorts
+
+
+class PodRunner:
+    """Runs one pod until it is deleted (`leave`), vanishes (`vanish`), or the machine stops (cancellation)."""
+
+    def __init__(self, pod: Object, services: PodServices) -> None:
+        self.pod = pod
+        self._services = services
+        self._config = services.around.config
+        metadata = pod["metadata"]
+        self.namespace, self.name, self.uid = metadata["namespace"], metadata["name"], metadata["uid"]
+        self.logs = PodLogs(self._config, metadata)
+        self._folder = self._config.pods_dir / self.uid
+        self._started_at = time.time()
+        self._dirty = anyio.Event()
+        self._reconsider = anyio.Event()
+        self._leaving = anyio.Event()
+        self._living = anyio.CancelScope()
+        self._is_gone = False
+        self._ports: ports.PodPorts | None = None
+        self._place: PodPlace | None = None
+        self._context = self._new_context()
+        uri = (metadata.get("annotations") or {}).get(names.STORAGE_SOURCE_URI)
+        self._model = ModelInitializer(pod, uri, services.storage, self._context) if uri else None
+        self._containers = [self._new_container(each) for each in pod["spec"]["containers"]]
+
+    async def run(self) -> None:
+        """Returns when the pod is gone and its object with it."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._write_statuses, name=f"status {self.name}")
+            tasks.start_soon(self._wait_to_leave, name=f"leave {self.name}")
+            with self._living:
+                await self._live()
+            tasks.cancel_scope.cancel()
+        self.clean_up()
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """Delete the object; a full disk must not leave it for ever."""
+        while not self._is_gone:
+            try:
+                finish_deletion(self._services.objects, self.namespace, self.name, self.uid)
+                return
+            except ApiError as error:
+                _LOG.warning("pod %s/%s not deleted: %s", self.namespace, self.name, error)
+            await anyio.sleep(_RETRY_S)
+
+    def leave(self, grace_s: float) -> None:
+        """The pod is to be deleted: drain it. Said again with less grace, it hurries."""
+        grace_s = min(grace_s, self._config.max_termination_grace_s)
+        if self._leaving.is_set():
+            self._context.grace.shorten(grace_s)
+            return
+        self._context.grace.seconds = grace_s
+        self._leaving.set()
+
+    def vanish(self) -> None:
+        """The object is gone already: so are the processes, at once."""
+        self._is_gone = True
+        self._context.grace.shorten(0)
+        self._leaving.set()
+        self._living.cancel()
+
+    def hurry(self, grace_s: float) -> None:
+        """The machine is stopping."""
+        self._context.grace.shorten(grace_s)
+
+    def reconsider(self, kind: Kind, name: str) -> None:
+        """A ConfigMap or Secret of the namespace has changed: volumes follow, who waits for it tries again."""
+        if self._place is not None and (kind, name) in volumes.references(self.pod):
+            try:
+                self._materialise()
+            except (CannotStart, OSError) as error:
+                self._event("Warning", "FailedMount", str(error))
+        previous, self._reconsider = self._reconsider, anyio.Event()
+        previous.set()
+
+    def clean_up(self) -> None:
+        """Give back what the pod had of this computer."""
+        if self._ports is not None:
+            self._services.free_ports.give_back([*self._ports.real.values(), self._ports.spare_grpc])
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.logs.remove()
+
+    def container_names(self) -> list[str]:
+        """Those with logs, the model's first."""
+        return [each.snapshot.name for each in (self._model, *self._containers) if each is not None]
+
+    def waiting_reason(self, container: str) -> str:
+        """Why a container has no log yet."""
+        for each in (self._model, *self._containers):
+            if (
+                each is not None
+                and each.snapshot.name == container
+                and isinstance(each.snapshot.state, Waiting)
+            ):
+                return each.snapshot.state.reason
+        return CONTAINER_CREATING
+
+    def pids(self) -> dict[str, int]:
+        """Container → process, of those that run now."""
+        running = [each.snapshot for each in self._containers if isinstance(each.snapshot.state, Running)]
+        return {each.name: each.pid for each in running if each.pid is not None}
+
+    async def _live(self) -> None:
+        """Until cancelled. A fault of ours is logged and tried again: it must not take other pods along."""
+        while True:
+            try:
+                await self._bring_up()
+                await anyio.sleep_forever()
+            except Exception as error:
+                _LOG.exception("pod %s/%s", self.namespace, self.name)
+                self._event("Warning", "FailedSync", f"error syncing the pod: {error}")
+            await anyio.sleep(self._config.config_retry_s)
+
+    async def _bring_up(self) -> None:
+        self._take_ports()
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._tell_ignored()
+        mounted = await self._mount()
+        model_dir: Path | None = None
+        if self._model is not None:
+            for runner in self._containers:
+                runner.snapshot = initializing(runner.snapshot)
+            model_dir = await self._model.run()
+        assert self._ports is not None
+        self._place = PodPlace(self._ports, self._folder, mounted, model_dir)
+        async with anyio.create_task_group() as tasks:
+            for runner in self._containers:
+                tasks.start_soon(runner.run, name=f"container {self.name}/{runner.snapshot.name}")
+
+    def _take_ports(self) -> None:
+        if self._ports is None:
+            plan = port_plan(self.pod, self._services.around.images)
+            free = self._services.free_ports.take(len(plan.numbers) + 1, avoid=plan.numbers)
+            self._ports = ports.bind(plan, free)
+
+    async def _mount(self) -> dict[str, Path]:
+        """The volumes, as soon as all that they show is there."""
+        while True:
+            reconsider = self._reconsider
+            try:
+                self._refuse_unsupported()
+                return self._materialise()
+            except (CannotStart, OSError) as error:
+                reason = error.reason if isinstance(error, CannotStart) else CONTAINER_CREATING
+                for runner in self._containers:
+                    runner.snapshot = replace(runner.snapshot, state=Waiting(reason, str(error)))
+                self._event("Warning", "FailedMount", str(error))
+                self._changed()
+            with anyio.move_on_after(self._config.config_retry_s):
+                await reconsider.wait()
+
+    def _materialise(self) -> dict[str, Path]:
+        claims = self._config.volumes_dir / self.namespace
+        sources = Sources(self._services.around.lookup, self.namespace)
+        return volumes.materialise(self.pod, self._folder / "volumes", claims, sources)
+
+    def _refuse_unsupported(self) -> None:
+        if self.pod["spec"].get("initContainers"):
+            raise CannotStart(CREATE_ERROR, "spec.initContainers are not run on this computer")
+
+    def _tell_ignored(self) -> None:
+        for container in self.pod["spec"]["containers"]:
+            if container.get("lifecycle"):
+                self._event(
+                    "Warning",
+                    "Unsupported",
+                    f"lifecycle hooks of container {container['name']} are not run here",
+                )
+
+    async def _wait_to_leave(self) -> None:
+        await self._leaving.wait()
+        for runner in self._containers:
+            self._event("Normal", "Killing", f"Stopping container {runner.snapshot.name}")
+        if not self._is_gone:
+            await self._unroute()
+        self._living.cancel()
+
+    async def _unroute(self) -> None:
+        pod = f"{self.namespace}/{self.name}"
+        try:
+            with anyio.fail_after(self._config.unroute_timeout_s):
+                await self._services.unrouted(pod)
+        except TimeoutError:
+            _LOG.warning("pod %s is still routed after %g s, ending it", pod, self._config.unroute_timeout_s)
+        except Exception:
+            _LOG.exception("pod %s could not be taken out of the routes, ending it", pod)
+
+    def _new_context(self) -> PodContext:
+        spec = self.pod["spec"]
+        grace_s = spec.get("terminationGracePeriodSeconds")
+        return PodContext(
+            title=f"{self.name}_{self.namespace}({self.uid})",
+            config=self._config,
+            launcher=self._services.launcher,
+            logs=self.logs,
+            # Until the pod is deleted, only a stopping machine ends it.
+            grace=Grace(self._config.shutdown_grace_s),
+            grace_s=_DEFAULT_GRACE_S if grace_s is None else float(grace_s),
+            restart_policy=spec.get("restartPolicy") or "Always",
+            event=self._event,
+            changed=self._changed,
+            reconsider=lambda: self._reconsider,
+        )
+
+    def _new_container(self, container: Mapping[str, Any]) -> ContainerRunner:
+        before = (self.pod.get("status") or {}).get("containerStatuses") or ()
+        count = next((each.get("restartCount", 0) for each in before if each["name"] == container["name"]), 0)
+        snapshot = Snapshot(container["name"], container.get("image") or "", restart_count=count)
+
+        def prepare() -> Command:
+            assert self._place is not None
+            return localize(self.pod, container, self._place, self._services.around)
+
+        return ContainerRunner(snapshot, prepare, self._context)
+
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        try:
+            self._services.events(self.pod, kind, reason, message)
+        except ApiError as error:
+            _LOG.warning("event of pod %s/%s not written: %s", self.namespace, self.name, error)
+
+    def _changed(self) -> None:
+        self._dirty.set()
+
+    async def _write_statuses(self) -> None:
+        """One write for all that changes in one turn of the loop."""
+        while True:
+            await self._dirty.wait()
+            await anyio.lowlevel.checkpoint()
+            self._dirty = anyio.Event()
+            try:
+                self.write_status()
+            except ApiError as error:
+                _LOG.warning("status of pod %s/%s not written: %s", self.namespace, self.name, error)
+                await anyio.sleep(_RETRY_S)
+                self._changed()
+
+    def write_status(self) -> None:
+        """Bring the object up to date; nothing is written if it is."""
+        for _ in range(_WRITE_TRIES):
+            try:
+                live = self._services.objects.get(POD, self.namespace, self.name)
+                if live["metadata"]["uid"] != self.uid:
+                    return
+                live = self._annotated(live)
+                view = PodView(
+                    self._model.snapshot if self._model else None,
+                    [runner.snapshot for runner in self._containers],
+                    self._context.restart_policy,
+                    self._started_at,
+                )
+                live["status"] = pod_status(view, live.get("status") or {}, time.time())
+                self._services.objects.update_status(POD, live)
+            except NotFound:
+                return
+            except Conflict:
+                continue
+            return
+
+    def _annotated(self, live: Object) -> Object:
+        if self._ports is None:
+            return live
+        where = endpoint(self.pod, self._ports, self._services.around.images)
+        value = json.dumps({"http": where.http, "grpc": where.grpc})
+        annotations = live["metadata"].setdefault("annotations", {})
+        if annotations.get(names.ENDPOINT_PORTS) == value:
+            return live
+        annotations[names.ENDPOINT_PORTS] = value
+        return self._services.objects.update(POD, live)
+
+
+def finish_deletion(objects: Objects, namespace: str, name: str, uid: str) -> None:
+    """The processes are gone: now the object goes; not another one that has its name by now."""
+    with contextlib.suppress(NotFound):
+        if objects.get(POD, namespace, name)["metadata"]["uid"] == uid:
+            objects.delete(POD, namespace, name, grace_period_seconds=0)

@@ -1,0 +1,340 @@
+"""The messages of `inference.GRPCInferenceService`, bytes <-> values.
+
+Field numbers are those of KServe's `grpc_predict_v2.proto`. As protobuf has it: unknown fields are skipped, the last
+of a repeated single field wins, and a message given twice is merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from glowplug.errors import InferenceError
+from glowplug.wire.binary import decode_raw, encode_raw
+from glowplug.wire.datatypes import find_datatype
+from glowplug.wire.grpc_contents import Contents, decode_contents, encode_contents, has_field, parse_contents
+from glowplug.wire.protobuf import (
+    BYTES,
+    VARINT,
+    field_bytes,
+    field_text,
+    field_varint,
+    fields,
+    packed_varints,
+    to_signed,
+    to_text,
+    varint,
+)
+from glowplug.wire.tensors import (
+    InferRequest,
+    InferResponse,
+    Parameter,
+    Parameters,
+    RequestedOutput,
+    Tensor,
+    check_missing,
+    check_names,
+    check_shape,
+)
+from glowplug.wire.v2_json import MAX_NAME, MAX_TENSORS
+
+SERVICE = "inference.GRPCInferenceService"
+_FLOATS = ("FP32", "FP64", "FP16", "BF16")
+
+
+@dataclass
+class _TensorMessage:
+    """InferInputTensor or InferOutputTensor, as read."""
+
+    name: str = ""
+    datatype: str = ""
+    shape: list[int] = field(default_factory=list)
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+    contents: Contents = field(default_factory=dict)
+
+
+def decode_infer_request(data: bytes, *, accepts_missing: bool = False) -> InferRequest:
+    """A ModelInferRequest. Raises InferenceError (400)."""
+    texts = {1: "", 2: "", 3: ""}
+    parameters: dict[str, Parameter] = {}
+    tensors: list[_TensorMessage] = []
+    outputs: list[RequestedOutput] = []
+    raw: list[memoryview] = []
+    for number, wire, value in fields(memoryview(data)):
+        if wire != BYTES:
+            continue
+        if number in texts:
+            texts[number] = to_text(value)
+        elif number == 4:
+            _parameter_entry(value, parameters)
+        elif number == 5:
+            tensors.append(_tensor_message(value))
+        elif number == 6:
+            outputs.append(_requested_output(value))
+        elif number == 7:
+            raw.append(value)
+    inputs = _tensors(tensors, raw, "input", accepts_missing)
+    return InferRequest(texts[1], inputs, texts[3], tuple(outputs), parameters, texts[2], is_raw=bool(raw))
+
+
+def decode_infer_response(data: bytes) -> InferResponse:
+    """A ModelInferResponse; missing values are let through. Raises InferenceError (400)."""
+    texts = {1: "", 2: "", 3: ""}
+    parameters: dict[str, Parameter] = {}
+    tensors: list[_TensorMessage] = []
+    raw: list[memoryview] = []
+    for number, wire, value in fields(memoryview(data)):
+        if wire != BYTES:
+            continue
+        if number in texts:
+            texts[number] = to_text(value)
+        elif number == 4:
+            _parameter_entry(value, parameters)
+        elif number == 5:
+            tensors.append(_tensor_message(value))
+        elif number == 6:
+            raw.append(value)
+    outputs = _tensors(tensors, raw, "output", accepts_missing=True)
+    return InferResponse(texts[1], outputs, texts[3], texts[2], parameters)
+
+
+def encode_infer_request(request: InferRequest, *, raw: bool = True) -> bytes:
+    """A ModelInferRequest; `raw` False uses typed contents where every datatype has them."""
+    parts = _head(request.model_name, request.model_version, request.id, request.parameters)
+    raws = _encode_tensors(request.inputs, parts, raw)
+    for output in request.outputs:
+        message = field_text(1, output.name) + b"".join(_parameter_fields(2, output.parameters))
+        parts.append(field_bytes(6, message))
+    parts.extend(field_bytes(7, item) for item in raws)
+    return b"".join(parts)
+
+
+def encode_infer_response(response: InferResponse, request: InferRequest | None = None) -> bytes:
+    """A ModelInferResponse with the outputs that `request` asks for, raw if its inputs were.
+
+    Raises InferenceError (400) where it asks for an output that is not there.
+    """
+    outputs = response.outputs
+    if request is not None and request.outputs:
+        outputs = tuple(response.output(asked.name) for asked in request.outputs)
+    parts = _head(response.model_name, response.model_version, response.id, response.parameters)
+    raws = _encode_tensors(outputs, parts, request is None or request.is_raw)
+    parts.extend(field_bytes(6, item) for item in raws)
+    return b"".join(parts)
+
+
+def _head(model_name: str, model_version: str, request_id: str, parameters: Parameters) -> list[bytes]:
+    return [
+        field_text(1, model_name),
+        field_text(2, model_version),
+        field_text(3, request_id),
+        *_parameter_fields(4, parameters),
+    ]
+
+
+def _encode_tensors(tensors: Sequence[Tensor], parts: list[bytes], raw: bool) -> list[bytes]:
+    """Appends the tensors' messages to `parts` and returns the raw contents: of all tensors or of none."""
+    raw = raw or not all(has_field(tensor.datatype) for tensor in tensors)
+    raws: list[bytes] = []
+    for tensor in tensors:
+        message = field_text(1, tensor.name) + field_text(2, tensor.datatype)
+        if tensor.shape:
+            message += field_bytes(3, b"".join([varint(dimension) for dimension in tensor.shape]))
+        message += b"".join(_parameter_fields(4, tensor.parameters))
+        if raw:
+            raws.append(encode_raw(tensor))
+        else:
+            message += field_bytes(5, encode_contents(tensor))
+        parts.append(field_bytes(5, message))
+    return raws
+
+
+def _tensors(
+    messages: list[_TensorMessage], raw: list[memoryview], what: str, accepts_missing: bool
+) -> tuple[Tensor, ...]:
+    if raw and len(raw) != len(messages):
+        raise InferenceError(
+            f"{len(messages)} {what}s, but {len(raw)} raw_{what}_contents; one for each expected"
+        )
+    if len(messages) > MAX_TENSORS:
+        raise InferenceError(f"{len(messages)} {what}s, at most {MAX_TENSORS} allowed")
+    tensors = []
+    for index, message in enumerate(messages):
+        name = message.name
+        if not name or len(name) > MAX_NAME:
+            raise InferenceError(f"{what}s[{index}]: name is missing, or longer than {MAX_NAME} characters")
+        datatype = find_datatype(name, message.datatype).name
+        shape = check_shape(name, message.shape)
+        if raw:
+            if message.contents:
+                raise InferenceError(f"tensor {name!r}: both contents and raw_{what}_contents")
+            data = decode_raw(name, datatype, shape, raw[index], accepts_missing=accepts_missing)
+        else:
+            data = decode_contents(name, datatype, shape, message.contents, accepts_missing=accepts_missing)
+        tensors.append(Tensor(name, datatype, shape, data, message.parameters))
+    check_names(tensors, what)
+    return tuple(tensors)
+
+
+def _tensor_message(data: memoryview) -> _TensorMessage:
+    message = _TensorMessage()
+    for number, wire, value in fields(data):
+        if number == 3 and wire == VARINT:
+            message.shape.append(to_signed(value))
+        elif wire != BYTES:
+            continue
+        elif number == 1:
+            message.name = to_text(value)
+        elif number == 2:
+            message.datatype = to_text(value)
+        elif number == 3:
+            message.shape.extend(packed_varints(value).view("<i8").tolist())
+        elif number == 4:
+            _parameter_entry(value, message.parameters)
+        elif number == 5:
+            parse_contents(value, message.contents)
+    return message
+
+
+def _requested_output(data: memoryview) -> RequestedOutput:
+    name = ""
+    parameters: dict[str, Parameter] = {}
+    for number, wire, value in fields(data):
+        if wire == BYTES and number == 1:
+            name = to_text(value)
+        elif wire == BYTES and number == 2:
+            _parameter_entry(value, parameters)
+    return RequestedOutput(name, parameters)
+
+
+def _parameter_entry(data: memoryview, into: dict[str, Parameter]) -> None:
+    """One entry of a map<string, InferParameter>; an entry without a value is left out."""
+    key = ""
+    value: Parameter | None = None
+    for number, wire, item in fields(data):
+        if wire == BYTES and number == 1:
+            key = to_text(item)
+        elif wire == BYTES and number == 2:
+            value = _parameter(item, value)
+    if value is None:
+        into.pop(key, None)
+    else:
+        into[key] = value
+
+
+def _parameter(data: memoryview, value: Parameter | None) -> Parameter | None:
+    for number, wire, item in fields(data):
+        if number == 1 and wire == VARINT:
+            value = bool(item)
+        elif number == 2 and wire == VARINT:
+            value = to_signed(item)
+        elif number == 3 and wire == BYTES:
+            value = to_text(item)
+    return value
+
+
+def _parameter_fields(number: int, parameters: Parameters) -> Iterable[bytes]:
+    for key, value in parameters.items():
+        yield field_bytes(number, field_text(1, key) + field_bytes(2, _encode_parameter(value)))
+
+
+def _encode_parameter(value: Any) -> bytes:
+    """An InferParameter, written out even where zero: it is a oneof. A float has no field and goes as text."""
+    if isinstance(value, bool):
+        return b"\x08" + varint(int(value))
+    if isinstance(value, int):
+        return b"\x10" + varint(value)
+    return field_bytes(3, str(value).encode("utf-8", "replace"))
+
+
+@dataclass(frozen=True)
+class ModelId:
+    """What ModelReadyRequest, ModelMetadataRequest and the repository's requests say."""
+
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class TensorMetadata:
+    """One input or output in a model's metadata; -1 is a dimension of any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """A ModelMetadataResponse."""
+
+    name: str
+    platform: str = ""
+    inputs: tuple[TensorMetadata, ...] = ()
+    outputs: tuple[TensorMetadata, ...] = ()
+    versions: tuple[str, ...] = ()
+
+
+def decode_model_id(data: bytes) -> ModelId:
+    """Any request that names a model. Raises InferenceError (400)."""
+    texts = {1: "", 2: ""}
+    for number, wire, value in fields(memoryview(data)):
+        if wire == BYTES and number in texts:
+            texts[number] = to_text(value)
+    return ModelId(texts[1], texts[2])
+
+
+def encode_model_id(model: ModelId) -> bytes:
+    """Any request that names a model."""
+    return field_text(1, model.name) + field_text(2, model.version)
+
+
+def encode_flag(value: bool) -> bytes:
+    """ServerLiveResponse, ServerReadyResponse or ModelReadyResponse."""
+    return field_varint(1, int(value))
+
+
+def decode_flag(data: bytes) -> bool:
+    """The same, read. Raises InferenceError (400)."""
+    flag = False
+    for number, wire, value in fields(memoryview(data)):
+        if number == 1 and wire == VARINT:
+            flag = bool(value)
+    return flag
+
+
+def encode_repository_response(name: str, done: bool) -> bytes:
+    """RepositoryModelLoadResponse or RepositoryModelUnloadResponse."""
+    return field_text(1, name) + field_varint(2, int(done))
+
+
+def encode_server_metadata(name: str, version: str, extensions: Sequence[str]) -> bytes:
+    """A ServerMetadataResponse."""
+    return (
+        field_text(1, name)
+        + field_text(2, version)
+        + b"".join(field_bytes(3, item.encode()) for item in extensions)
+    )
+
+
+def encode_model_metadata(metadata: ModelMetadata) -> bytes:
+    """A ModelMetadataResponse."""
+    parts = [field_text(1, metadata.name)]
+    parts.extend(field_bytes(2, version.encode()) for version in metadata.versions)
+    parts.append(field_text(3, metadata.platform))
+    parts.extend(field_bytes(4, _encode_tensor_metadata(item)) for item in metadata.inputs)
+    parts.extend(field_bytes(5, _encode_tensor_metadata(item)) for item in metadata.outputs)
+    return b"".join(parts)
+
+
+def _encode_tensor_metadata(item: TensorMetadata) -> bytes:
+    shape = b"".join(varint(dimension) for dimension in item.shape)
+    return field_text(1, item.name) + field_text(2, item.datatype) + (field_bytes(3, shape) if shape else b"")
+
+
+def refuse_missing(request: InferRequest) -> None:
+    """Raises InferenceError (400) where a float input holds NaN."""
+    for tensor in request.inputs:
+        if tensor.datatype in _FLOATS:
+            check_missing(tensor.name, tensor.data)

@@ -1,0 +1,1 @@
+"""Feature lookup: entity ids in, features from Redis, predictions out."""
