@@ -7,6 +7,7 @@
     │   ├── Forbidden        403
     │   ├── NotFound         404
     │   ├── MethodNotAllowed 405
+    │   ├── NotAcceptable    406  no form of answer that the client takes
     │   ├── AlreadyExists    409  the name is taken
     │   ├── Conflict         409  somebody wrote in between, or owns the field: read again, then retry
     │   ├── Gone             410  the resourceVersion is compacted away: list again
@@ -107,6 +108,11 @@ class NotFound(ApiError):
 class MethodNotAllowed(ApiError):
     code = 405
     reason = "MethodNotAllowed"
+
+
+class NotAcceptable(ApiError):
+    code = 406
+    reason = "NotAcceptable"
 
 
 class AlreadyExists(ApiError):

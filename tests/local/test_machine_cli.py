@@ -91,8 +91,9 @@ def test_foreground_up_stops_on_sigterm(own_machine: MachineLab) -> None:
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"}
     )
     assert process.stderr is not None
-    first = process.stderr.readline()
-    assert "the machine is up" in first
+    lines = iter(process.stderr.readline, "")
+    assert any("the machine is up" in line for line in lines)
     process.terminate()
     process.stderr.read()
+    process.stderr.close()
     assert process.wait(timeout=30) == 0

@@ -205,8 +205,8 @@ def test_kubeconfig_is_for_its_owner_only(machine: MachineLab) -> None:
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{machine.description['urls']['api']}/api/v1/pods", context=context)
-    with refused.value:
-        assert refused.value.code == 401
+    assert refused.value.code == 401
+    refused.value.close()
 
 
 def is_alive(process: psutil.Process) -> bool:

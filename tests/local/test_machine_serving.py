@@ -160,8 +160,8 @@ from glowplug.serving import ServerConfig, arguments, serve
 class Doubling(kserve.Model):
     """Doubles every input, then asks the predictor."""
 
-    def __init__(self, name, predictor_config):
-        super().__init__(name, predictor_config=predictor_config)
+    def __init__(self, name):
+        super().__init__(name)
         self.ready = True
 
     def preprocess(self, payload, headers=None):
@@ -173,6 +173,5 @@ class Doubling(kserve.Model):
 if __name__ == "__main__":
     options = argparse.ArgumentParser(parents=[arguments()]).parse_args()
     config = ServerConfig.from_options(options, os.environ)
-    predictor = kserve.PredictorConfig(options.predictor_host, options.predictor_protocol)
-    raise SystemExit(serve([Doubling(config.model_name, predictor)], config))
+    raise SystemExit(serve([Doubling(config.model_name)], config))
 '''

@@ -6,6 +6,7 @@ that does not read is let go after a while, so that it cannot hold its place for
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -35,10 +36,12 @@ from glowplug.apiserver.podlogs import LogSource, read_log
 from glowplug.apiserver.reading import Reader
 from glowplug.apiserver.routes import NO_RESOURCE, Target
 from glowplug.apiserver.writing import Writer, read_only
-from glowplug.errors import ApiError, BadRequest, Forbidden, MethodNotAllowed, NotFound, Unauthorized
+from glowplug.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
 
 log = logging.getLogger(__name__)
 
+# Answers that clients reckon with: looking before creating, losing a race, watching from too long ago.
+_EVERYDAY = (404, 409, 410)
 # kubectl reads the v2 document as protobuf only, and only to learn that a kind is not in it (what is served is in
 # v3): a document with a version and nothing else says just that.
 _PROTOBUF_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
@@ -74,7 +77,7 @@ class App:
         self._writer = writer
         self._openapi = openapi
         self._logs = logs
-        self._stopping = anyio.Event()
+        self._stopping = asyncio.Event()
 
     def stop_streams(self) -> None:
         """End every watch and log that is open, so that the server can close its connections."""
@@ -252,8 +255,6 @@ def _text(body: str) -> Response:
 
 def _note(request: Request, error: ApiError) -> None:
     level = (
-        logging.WARNING
-        if error.code >= 500 or isinstance(error, (Unauthorized, Forbidden))
-        else logging.DEBUG
+        logging.WARNING if error.code >= 500 else logging.DEBUG if error.code in _EVERYDAY else logging.INFO
     )
     log.log(level, "%s %s: %d %s", request.method, request.path, error.code, error.message)

@@ -17,7 +17,7 @@ from glowplug.apiserver.changes import Ref
 from glowplug.apiserver.codec import Object
 from glowplug.apiserver.finalizers import timestamp
 from glowplug.apiserver.objects import DEFAULT_NAMESPACE, Objects
-from glowplug.errors import ApiError, NotFound
+from glowplug.errors import ApiError, Forbidden, NotFound
 from glowplug.spec.kinds import EVENT
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ class EventRecorder:
             self._record(regarding, type, reason, message)
         except ApiError as error:
             name = (regarding.get("metadata") or {}).get("name")
-            log.warning("event %s of %s was not recorded: %s", reason, name, error.message)
+            # A namespace that is ending, or has ended, takes no news.
+            level = logging.DEBUG if isinstance(error, (Forbidden, NotFound)) else logging.WARNING
+            log.log(level, "event %s of %s was not recorded: %s", reason, name, error.message)
 
     def _record(self, regarding: Object, type_: str, reason: str, message: str) -> None:
         meta = regarding["metadata"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import socket
@@ -52,7 +53,7 @@ class Listener(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._stop = anyio.Event()
+        self._stop = asyncio.Event()
 
     def stop(self) -> None:
         """Begin the graceful end: `serve` returns when the connections are closed or the time for it is up."""
@@ -86,6 +87,6 @@ class Listener(uvicorn.Server):
 
 
 async def _drained(things: Collection[object]) -> None:
-    """Until the collection is empty; uvicorn tells nobody when it changes, so look, but only at the end."""
-    while things:
+    """Until the collection is empty."""
+    while things:  # noqa: ASYNC110 - uvicorn tells nobody when it changes
         await anyio.sleep(_LOOK_S)

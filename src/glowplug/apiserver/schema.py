@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,10 +29,9 @@ _DIGEST_BYTES = 64  # a sha256 in hexadecimal, before the payload: a truncated f
 class Schemas:
     """Definitions by name (OpenAPI schema objects with bare names as `$ref`), and each kind's definition name."""
 
-    def __init__(self, definitions: Mapping[str, Definition], roots: Mapping[Kind, str], key: str) -> None:
+    def __init__(self, definitions: Mapping[str, Definition], roots: Mapping[Kind, str]) -> None:
         self.definitions = definitions
         self.roots = roots
-        self.key = key
 
     @classmethod
     def load(cls, cache_dir: Path | None = None) -> Schemas:
@@ -45,11 +43,11 @@ class Schemas:
         path = None if cache_dir is None else cache_dir / f"schemas-{key}.json"
         cached = None if path is None else _read(path)
         if cached is not None:
-            return cls(cached["definitions"], _roots_from_json(cached["roots"]), key)
+            return cls(cached["definitions"], _roots_from_json(cached["roots"]))
         definitions, roots = build(ModelLibrary())
         if path is not None:
             _write(path, {"definitions": definitions, "roots": _roots_to_json(roots)})
-        return cls(definitions, roots, key)
+        return cls(definitions, roots)
 
     def of(self, kind: Kind) -> Definition | None:
         """The schema of a kind's objects; None for kinds that users never write."""
@@ -60,11 +58,6 @@ class Schemas:
         """The definition behind a `$ref`, or the schema itself."""
         name = schema.get("$ref")
         return schema if name is None else self.definitions.get(name, {})
-
-    @cached_property
-    def object_meta(self) -> Definition:
-        """The schema of `metadata`, the same for every kind."""
-        return self.definitions["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]
 
 
 def _cache_key() -> str:

@@ -96,17 +96,18 @@ class ApiServer:
         self._state = state
         self._socket = bind(config.host, config.port)
         self.port: int = self._socket.getsockname()[1]
-        self._pki = ensure_pki(config.data_dir / "pki", config.host, utc_now())
-        schemas = Schemas.load(config.data_dir / "cache")
-        openapi = OpenAPI(schemas)
-        self._pin_definitions(openapi)
-        self._app = self._make_app(schemas, openapi, logs)
-        write_kubeconfig(
-            config.kubeconfig,
-            server=self.url,
-            token=self.token,
-            ca_cert=self._pki.ca_cert if config.is_tls else None,
-        )
+        try:
+            self._pki = ensure_pki(config.data_dir / "pki", config.host, utc_now())
+            self._app = self._make_app(Schemas.load(config.data_dir / "cache"), logs)
+            write_kubeconfig(
+                config.kubeconfig,
+                server=self.url,
+                token=self.token,
+                ca_cert=self._pki.ca_cert if config.is_tls else None,
+            )
+        except BaseException:
+            self._socket.close()
+            raise
 
     @property
     def url(self) -> str:
@@ -151,8 +152,10 @@ class ApiServer:
             await anyio.sleep(self._config.history_period_s)
             self._state.hub.forget_read()
 
-    def _make_app(self, schemas: Schemas, openapi: OpenAPI, logs: LogSource) -> App:
+    def _make_app(self, schemas: Schemas, logs: LogSource) -> App:
         config, state = self._config, self._state
+        openapi = OpenAPI(schemas)
+        self._pin_definitions(openapi)
         app_config = AppConfig(
             token=self.token,
             address=f"{config.host}:{self.port}",

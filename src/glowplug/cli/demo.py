@@ -109,7 +109,7 @@ def _start_redis(cluster: Cluster, directory: DataDir) -> str:
     """Apply Redis as a Pod; its URL once it answers."""
     folder = directory.root / "redis"
     folder.mkdir(exist_ok=True)
-    binary, socket = find_redis(), socket_path(folder)
+    binary, (socket, _) = find_redis(), socket_path(folder)
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",

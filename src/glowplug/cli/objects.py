@@ -18,7 +18,7 @@ from rich.table import Table
 
 from glowplug.cli import output
 from glowplug.cli.kube import Cluster, Object, Resource
-from glowplug.errors import ApiError, ConfigError, GlowplugError, NotFound
+from glowplug.errors import ApiError, ConfigError, GlowplugError, ManifestError, NotFound
 from glowplug.spec.documents import Document, load
 
 FIELD_MANAGER = "glowplug"
@@ -47,6 +47,9 @@ def read_documents(files: list[str], kustomizations: list[pathlib.Path]) -> list
         raise ConfigError(
             "nothing to do: no object was found", hint="name a file with -f or a kustomization with -k"
         )
+    repeated = [document.describe(problem) for document in documents for problem in document.problems]
+    if repeated:
+        raise ManifestError("\n    ".join(repeated), hint="keep one of the two")
     return documents
 
 
@@ -75,8 +78,8 @@ def apply_quietly(cluster: Cluster, target: Object) -> Object:
 
 def located(error: ApiError, document: Document) -> GlowplugError:
     """`error` with each cause led by the file and line of its field."""
-    lines = [f"{document.where(cause.field)} {cause.field}: {cause.message}" for cause in error.causes]
-    head = f"{document.where('')} {_identity(document.object)}: "
+    lines = [document.describe(cause) for cause in error.causes]
+    head = f"{document.source}:{document.line} {_identity(document.object)}: "
     return GlowplugError(
         "\n    ".join([head + (error.message if not lines else "is refused"), *lines]), hint=error.hint
     )

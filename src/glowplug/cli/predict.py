@@ -69,19 +69,19 @@ def predict_grpc(url: str, model: str, body: bytes, *, gateway: str | None, time
         from glowplug.wire import v2_grpc, v2_json
     except ImportError as error:
         raise ConfigError(f"--grpc needs {error.name}", hint="pip install 'glowplug[serving]'") from error
-    request = v2_json.decode_request(body, {}, model_name=model)
+    request = v2_json.decode_request(body, model_name=model)
     target, headers = _target(url, gateway)
     parts = urlsplit(target)
-    options = [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES)]
+    options: list[tuple[str, int | str]] = [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES)]
     if host := headers.get("Host"):
         options.append(("grpc.default_authority", host))
     with grpc.insecure_channel(parts.netloc, options=options) as channel:
         call = channel.unary_unary(parts.path.rstrip("/") + _GRPC_METHOD)
         try:
-            raw: bytes = call(v2_grpc.encode_request(request), timeout=timeout_s)
+            raw: bytes = call(v2_grpc.encode_infer_request(request), timeout=timeout_s)
         except grpc.RpcError as error:
             raise InferenceError(f"{target} answered {error.code().name}: {error.details()}") from error
-    answer: Object = json.loads(v2_json.encode_response(v2_grpc.decode_response(raw))[0])
+    answer: Object = json.loads(v2_json.encode_response(v2_grpc.decode_infer_response(raw))[0])
     return answer
 
 

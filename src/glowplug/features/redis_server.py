@@ -90,7 +90,7 @@ async def start_redis(
     lines of its output when it dies or does not answer in `start_timeout_s`, or when another one has the directory.
     """
     directory = _prepare(directory)
-    socket, is_temporary = _socket_path(directory)
+    socket, is_temporary = socket_path(directory)
     if await _answers(socket):
         raise FeatureError(f"another Redis is running on {socket}", hint="stop the machine that started it")
     log = directory / "redis.log"
@@ -118,7 +118,7 @@ async def _spawn(command: Sequence[str], log: Path) -> asyncio.subprocess.Proces
         )
 
 
-def _socket_path(directory: Path) -> tuple[Path, bool]:
+def socket_path(directory: Path) -> tuple[Path, bool]:
     """Inside the directory, or, where that path is too long for a socket, in a short folder of its own."""
     socket = directory / "redis.sock"
     if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timezone
 from typing import Any
@@ -37,6 +37,7 @@ if sys.version_info < (3, 11):
 
 _LOG = logging.getLogger(__name__)
 Announce = Callable[[dict[str, Any]], None]
+Run = Callable[..., Coroutine[Any, Any, None]]
 
 
 def run(config: MachineConfig, announce: Announce) -> None:
@@ -140,7 +141,7 @@ async def _until_told_to_stop() -> None:
 
 
 @asynccontextmanager
-async def _running(run: Callable[..., Awaitable[None]], name: str) -> AsyncIterator[None]:
+async def _running(run: Run, name: str) -> AsyncIterator[None]:
     """`run` in a task of its own: started when the block begins, cancelled and awaited when it ends."""
     async with anyio.create_task_group() as tasks:
         await tasks.start(run, name=name)
@@ -150,7 +151,7 @@ async def _running(run: Callable[..., Awaitable[None]], name: str) -> AsyncItera
             tasks.cancel_scope.cancel()
 
 
-def _without_status(run: Callable[[], Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _without_status(run: Run) -> Run:
     """For parts that are ready as soon as they run."""
 
     async def started(*, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

@@ -25,7 +25,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 CONTENT_TAG = "glowplug.dev/content-hash"
 _ARTIFACT_PATH = "model"
-_STEPS = 4
+_STEPS = 5
 
 Progress = Callable[[str, int, int], None]
 
@@ -80,19 +80,20 @@ def register(
     """
     content = _content_hash(candidate.directory)
     progress("importing MLflow", 0, _STEPS)
-    _prepare_directory(config.uri)
     with _explained(config.uri):
+        _import()
+        progress("opening the registry", 1, _STEPS)
         client = _client(config)
-        progress("logging the run", 1, _STEPS)
+        progress("logging the run", 2, _STEPS)
         version = _find(client, candidate.name, content)
         if version is None:
             run_id, source = _log_run(client, config, candidate)
-            progress("creating the version", 2, _STEPS)
+            progress("creating the version", 3, _STEPS)
             _ensure_model(client, candidate.name)
             tags = {**candidate.tags, CONTENT_TAG: content}
             version = client.create_model_version(candidate.name, source, run_id, tags=tags).version
         if alias is not None:
-            progress(f"alias {alias}", 3, _STEPS)
+            progress(f"alias {alias}", 4, _STEPS)
             client.set_registered_model_alias(candidate.name, alias, version)
         progress("registered", _STEPS, _STEPS)
         return _version(client, client.get_model_version(candidate.name, version))
@@ -127,19 +128,20 @@ def download(config: RegistryConfig, name: str, which: str, directory: Path) -> 
     return version
 
 
-def _client(config: RegistryConfig) -> Any:
+def _import() -> Any:
     # MLflow reports usage over the network unless told not to before it is imported.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=config.uri, registry_uri=config.uri)
+    return MlflowClient
 
 
-def _prepare_directory(uri: str) -> None:
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+def _client(config: RegistryConfig) -> Any:
+    if config.uri.startswith("sqlite:///"):
+        Path(config.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    return _import()(tracking_uri=config.uri, registry_uri=config.uri)
 
 
 def _log_run(client: Any, config: RegistryConfig, candidate: Candidate) -> tuple[str, str]:

@@ -21,7 +21,7 @@ class RouterConfig:
 
     # Changes of the table within this time become one update of Envoy.
     debounce_s: float = 0.01
-    start_timeout_s: float = 10.0
+    start_timeout_s: float = 30.0
     # How long Envoy may take to accept an update before it is tried again, and `settled` gives up.
     settle_timeout_s: float = 5.0
     # On shutdown: how long requests in flight may go on after the ingress has stopped accepting.

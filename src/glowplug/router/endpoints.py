@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 from pathlib import Path
+from typing import cast
 
 import httptools
 import orjson
@@ -81,8 +82,8 @@ class _Poll(asyncio.Protocol):
         self._cluster = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # A cast, not a check: uvloop's transports are of no class of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         self._source._opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -37,20 +37,22 @@ class Feed:
     """`applied` is the snapshot that Envoy runs, `sent` the one that it was given last."""
 
     def __init__(
-        self, layout: Layout, config: RouterConfig, source: EndpointSource, reasons: Callable[[], str]
+        self, layout: Layout, config: RouterConfig, source: EndpointSource, reason: Callable[[], str]
     ) -> None:
-        """`reasons` gives Envoy's last words about an update that it refused."""
+        """`reason` gives Envoy's last words about an update that it refused."""
         self._layout = layout
         self._config = config
         self._source = source
-        self._reasons = reasons
+        self._reason = reason
+        self._refused: list[str] = []
         self._refusals: dict[str, int] = {}
+        self._is_torn = True
         self.applied = Snapshot()
         self.sent = Snapshot()
 
     def prepare(self, state: Snapshot) -> None:
         """Lays everything out for an Envoy that has not started yet. Raises OSError."""
-        self._send(state, is_first=True)
+        self._send(state)
         self.applied = state
 
     def forget_refusals(self) -> None:
@@ -68,27 +70,33 @@ class Feed:
                 self._source.drop(cluster)
             self.applied = state
         elif outcome is Outcome.REFUSED:
+            refused = _shortly(self._refused)
             await self._wait(self._send(self.applied), is_taken_back=True)
+            # Envoy has logged its reason meanwhile.
+            _log.error("Envoy refused an update of %s, what it ran before stays: %s", refused, self._reason())
         else:
             self.sent = self.applied
         return outcome
 
-    def _send(self, state: Snapshot, *, is_first: bool = False) -> dict[str, str]:
+    def _send(self, state: Snapshot) -> dict[str, str]:
         """Writes what differs from `sent`; which version to wait for, by statistic."""
-        old, self.sent = self.sent, state
+        # After a failure in the middle nobody knows what was written.
+        old, everything = Snapshot() if self._is_torn else self.sent, self._is_torn
+        self.sent, self._is_torn = state, True
         awaited: list[Document] = []
         for cluster, endpoints in _changed(old.endpoints, state.endpoints).items():
             awaited.append(document := xds.endpoint_document(cluster, endpoints))
             self._source.put(cluster, document)
-        if is_first or old.clusters != state.clusters:
+        if everything or old.clusters != state.clusters:
             awaited.append(self._write(CLUSTERS_FILE, xds.cluster_document(state.clusters)))
         for file, resource in _changed(old.routes, state.routes).items():
             document = self._write(file, xds.route_document(file, resource))
             # Nobody reads the routes of local listeners while there is no such listener.
             if file != LOCAL_FILE or len(state.listeners) > 1:
                 awaited.append(document)
-        if is_first or old.listeners != state.listeners:
+        if everything or old.listeners != state.listeners:
             awaited.append(self._write(LISTENERS_FILE, xds.listener_document(state.listeners)))
+        self._is_torn = False
         return {document.statistic: document.version for document in awaited}
 
     def _write(self, file: str, document: Document) -> Document:
@@ -116,15 +124,9 @@ class Feed:
             taken = await admin.taken(self._layout.admin, awaited)
             refused = [name for name, count in taken.refusals.items() if count > self._refusals.get(name, 0)]
             self._refusals.update(taken.refusals)
-            # Endpoints that it refused it asks for again at once, until they are taken back.
+            # Endpoints that it refused it asks for again at once, and refuses them, until they are taken back.
             if refused and not is_taken_back:
-                # The number is there before the line of its log is.
-                await anyio.sleep(_LONGEST_POLL_S)
-                _log.error(
-                    "Envoy refused an update of %s, what it ran before stays: %s",
-                    _shortly(refused),
-                    self._reasons(),
-                )
+                self._refused = refused
                 return Outcome.REFUSED
             is_taken = all(taken.versions.get(name) == version for name, version in awaited.items())
             if is_taken and not taken.warming:

@@ -54,10 +54,10 @@ class Keeper:
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
-    def last_lines(self, containing: str = "") -> str:
+    def last_lines(self, containing: str = "", *, most: int = _SHOWN_LINES) -> str:
         """The last lines that Envoy logged, of those that contain a text; of a long one its end, with the cause."""
         lines = [line for line in self._lines if containing in line]
-        return "\n".join(line[-_SHOWN_CHARACTERS:] for line in lines[-_SHOWN_LINES:])
+        return "\n".join(line[-_SHOWN_CHARACTERS:] for line in lines[-most:])
 
     async def run(self) -> None:
         """Keeps Envoy running until cancelled. Raises GlowplugError if it never became ready."""

@@ -53,7 +53,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _config_error(host: str, port: int, error: Exception) -> ConfigError:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        hint = f"see who has it with `lsof -i :{port}`, or take another one with --port (0 takes a free one)"
+        hint = f"see who has it with `lsof -i :{port}`, or take another one with --ingress-port (0 takes a free one)"
         return ConfigError(f"port {port} of {host} is in use; the ingress needs it", hint=hint)
-    hint = "take another one with --port (0 takes a free one)"
+    hint = "take another one with --ingress-port (0 takes a free one)"
     return ConfigError(f"port {port} of {host} cannot be opened: {error}", hint=hint)

@@ -132,7 +132,7 @@ class Router:
         try:
             self._layout = layout = prepare(self._config.directory)
             command = envoy_command(envoy_binary(), layout.bootstrap, self._config)
-            self._feed = feed = Feed(layout, self._config, source, self._reasons)
+            self._feed = feed = Feed(layout, self._config, source, self._reason)
             self._keeper = Keeper(
                 command, layout, self._config, on_start=feed.forget_refusals, on_pid=self._on_pid
             )
@@ -264,8 +264,8 @@ class Router:
                 await self._progress.wait()
         return is_met()
 
-    def _reasons(self) -> str:
-        return self._keeper.last_lines("rejected") if self._keeper else ""
+    def _reason(self) -> str:
+        return self._keeper.last_lines("rejected", most=1) if self._keeper else ""
 
     def _close(self) -> None:
         for port in (self._port, *self._local.values()):

@@ -88,10 +88,6 @@ def forbidden(path: str, why: str) -> Problem:
     return Problem(path, f"Forbidden: {why}", FORBIDDEN)
 
 
-def duplicate(path: str, value: object) -> Problem:
-    return Problem(path, f"Duplicate value: {shown(value)}", DUPLICATE)
-
-
 def out_of_bounds(path: str, value: object, lower: object, upper: object) -> Problem:
     """Knative's wording for a number outside its range."""
     return Problem(path, f"expected {lower} <= {value} <= {upper}", INVALID)

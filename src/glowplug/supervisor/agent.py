@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from glowplug.errors import BadRequest, NotFound
 from glowplug.spec.kinds import CONFIG_MAP, POD, SECRET, Kind
-from glowplug.supervisor import guardian, pods
+from glowplug.supervisor import guardian, pod_record
 from glowplug.supervisor.config import SupervisorConfig
 from glowplug.supervisor.free_ports import FreePorts
 from glowplug.supervisor.guard import Guard, clear_stale, mark_of
@@ -48,7 +48,7 @@ class Change(Protocol):
     def object(self) -> Object: ...
 
 
-class Objects(pods.Objects, Protocol):
+class Objects(pod_record.Objects, Protocol):
     """The part of the in-process API that the supervisor needs."""
 
     def list(
@@ -190,7 +190,9 @@ class Supervisor:
             return
         is_deleted = metadata.get("deletionTimestamp") is not None
         if runner is None and is_deleted:
-            pods.finish_deletion(self._objects, metadata["namespace"], metadata["name"], metadata["uid"])
+            pod_record.finish_deletion(
+                self._objects, metadata["namespace"], metadata["name"], metadata["uid"]
+            )
         elif runner is None:
             if (pod.get("status") or {}).get("phase") not in _ENDED:
                 runner = self._pods[metadata["uid"]] = PodRunner(pod, self._services)

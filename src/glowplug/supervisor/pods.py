@@ -7,50 +7,43 @@ them.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
-import anyio.lowlevel
 
-from glowplug.errors import ApiError, Conflict, NotFound
+from glowplug.errors import ApiError
 from glowplug.spec import names
-from glowplug.spec.kinds import POD, Kind
+from glowplug.spec.kinds import Kind
 from glowplug.supervisor import ports, volumes
 from glowplug.supervisor.containers import ContainerRunner, PodContext
 from glowplug.supervisor.failures import CONTAINER_CREATING, CREATE_ERROR, CannotStart
 from glowplug.supervisor.free_ports import FreePorts
 from glowplug.supervisor.grace import Grace
-from glowplug.supervisor.localize import Command, PodPlace, Surroundings, endpoint, localize, port_plan
+from glowplug.supervisor.localize import (
+    Command,
+    Endpoint,
+    PodPlace,
+    Surroundings,
+    endpoint,
+    localize,
+    port_plan,
+)
 from glowplug.supervisor.model import ModelInitializer
 from glowplug.supervisor.pod_logs import PodLogs
+from glowplug.supervisor.pod_record import Objects, PodRecord
 from glowplug.supervisor.process import Launcher
 from glowplug.supervisor.sources import Sources
-from glowplug.supervisor.status import Object, PodView, Running, Snapshot, Waiting, initializing, pod_status
+from glowplug.supervisor.status import Object, PodView, Running, Snapshot, Waiting, initializing
 from glowplug.supervisor.storage import Storage
 
 _LOG = logging.getLogger(__name__)
-_WRITE_TRIES = 3
-_RETRY_S = 1.0
 _DEFAULT_GRACE_S = 30.0
-
-
-class Objects(Protocol):
-    """The part of the in-process API that a pod needs."""
-
-    def get(self, kind: Kind, namespace: str, name: str) -> Object: ...
-    def update(self, kind: Kind, obj: Object) -> Object: ...
-    def update_status(self, kind: Kind, obj: Object) -> Object: ...
-    def delete(
-        self, kind: Kind, namespace: str, name: str, grace_period_seconds: int | None = None
-    ) -> None: ...
 
 
 # (regarding, "Normal" or "Warning", reason, message)
@@ -84,7 +77,7 @@ class PodRunner:
         self.logs = PodLogs(self._config, metadata)
         self._folder = self._config.pods_dir / self.uid
         self._started_at = time.time()
-        self._dirty = anyio.Event()
+        self._record = PodRecord(services.objects, self.namespace, self.name, self.uid)
         self._reconsider = anyio.Event()
         self._leaving = anyio.Event()
         self._living = anyio.CancelScope()
@@ -99,23 +92,14 @@ class PodRunner:
     async def run(self) -> None:
         """Returns when the pod is gone and its object with it."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._write_statuses, name=f"status {self.name}")
+            tasks.start_soon(self._record.keep, self._view, self._where, name=f"status {self.name}")
             tasks.start_soon(self._wait_to_leave, name=f"leave {self.name}")
             with self._living:
                 await self._live()
             tasks.cancel_scope.cancel()
         self.clean_up()
-        await self._finish()
-
-    async def _finish(self) -> None:
-        """Delete the object; a full disk must not leave it for ever."""
-        while not self._is_gone:
-            try:
-                finish_deletion(self._services.objects, self.namespace, self.name, self.uid)
-                return
-            except ApiError as error:
-                _LOG.warning("pod %s/%s not deleted: %s", self.namespace, self.name, error)
-            await anyio.sleep(_RETRY_S)
+        if not self._is_gone:
+            await self._record.finish()
 
     def leave(self, grace_s: float) -> None:
         """The pod is to be deleted: drain it. Said again with less grace, it hurries."""
@@ -294,57 +278,21 @@ class PodRunner:
             _LOG.warning("event of pod %s/%s not written: %s", self.namespace, self.name, error)
 
     def _changed(self) -> None:
-        self._dirty.set()
-
-    async def _write_statuses(self) -> None:
-        """One write for all that changes in one turn of the loop."""
-        while True:
-            await self._dirty.wait()
-            await anyio.lowlevel.checkpoint()
-            self._dirty = anyio.Event()
-            try:
-                self.write_status()
-            except ApiError as error:
-                _LOG.warning("status of pod %s/%s not written: %s", self.namespace, self.name, error)
-                await anyio.sleep(_RETRY_S)
-                self._changed()
+        self._record.touch()
 
     def write_status(self) -> None:
-        """Bring the object up to date; nothing is written if it is."""
-        for _ in range(_WRITE_TRIES):
-            try:
-                live = self._services.objects.get(POD, self.namespace, self.name)
-                if live["metadata"]["uid"] != self.uid:
-                    return
-                live = self._annotated(live)
-                view = PodView(
-                    self._model.snapshot if self._model else None,
-                    [runner.snapshot for runner in self._containers],
-                    self._context.restart_policy,
-                    self._started_at,
-                )
-                live["status"] = pod_status(view, live.get("status") or {}, time.time())
-                self._services.objects.update_status(POD, live)
-            except NotFound:
-                return
-            except Conflict:
-                continue
-            return
+        """Bring the object up to date, now."""
+        self._record.write(self._view(), self._where())
 
-    def _annotated(self, live: Object) -> Object:
+    def _view(self) -> PodView:
+        return PodView(
+            self._model.snapshot if self._model else None,
+            [runner.snapshot for runner in self._containers],
+            self._context.restart_policy,
+            self._started_at,
+        )
+
+    def _where(self) -> Endpoint | None:
         if self._ports is None:
-            return live
-        where = endpoint(self.pod, self._ports, self._services.around.images)
-        value = json.dumps({"http": where.http, "grpc": where.grpc})
-        annotations = live["metadata"].setdefault("annotations", {})
-        if annotations.get(names.ENDPOINT_PORTS) == value:
-            return live
-        annotations[names.ENDPOINT_PORTS] = value
-        return self._services.objects.update(POD, live)
-
-
-def finish_deletion(objects: Objects, namespace: str, name: str, uid: str) -> None:
-    """The processes are gone: now the object goes; not another one that has its name by now."""
-    with contextlib.suppress(NotFound):
-        if objects.get(POD, namespace, name)["metadata"]["uid"] == uid:
-            objects.delete(POD, namespace, name, grace_period_seconds=0)
+            return None
+        return endpoint(self.pod, self._ports, self._services.around.images)

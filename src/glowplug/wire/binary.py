@@ -23,7 +23,8 @@ _LENGTH = struct.Struct("<I")
 def decode_raw(
     name: str, datatype: str, shape: tuple[int, ...], raw: Buffer, *, accepts_missing: bool
 ) -> Any:
-    """The `data` of a Tensor from its raw form; arrays are read-only views of `raw` where they can be.
+    """The `data` of a Tensor from its raw form; arrays are aligned, and read-only views of `raw` where
+    they can be.
 
     Raises InferenceError (400) where the size is not what shape and datatype say.
     """
@@ -43,10 +44,15 @@ def decode_raw(
     if datatype == "BF16":
         array = (np.frombuffer(raw, dtype="<u2").astype("<u4") << 16).view("<f4").reshape(shape)
     else:
-        array = np.frombuffer(raw, dtype=kind.dtype).reshape(shape)
+        array = aligned(np.frombuffer(raw, dtype=kind.dtype)).reshape(shape)
     if kind.kind == "float" and not accepts_missing:
         check_missing(name, array)
     return array
+
+
+def aligned(array: Any) -> Any:
+    """The array, copied where it begins in the middle of a word: a message's parts do, and native code refuses it."""
+    return array if array.flags.aligned else array.copy()
 
 
 def _decode_bytes(name: str, shape: tuple[int, ...], raw: Buffer) -> list[bytes]:

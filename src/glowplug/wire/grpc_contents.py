@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from glowplug.errors import InferenceError
+from glowplug.wire.binary import aligned
 from glowplug.wire.datatypes import DATATYPES, Datatype
 from glowplug.wire.protobuf import (
     BYTES,
@@ -55,7 +56,7 @@ def parse_contents(data: memoryview, into: Contents) -> None:
                 continue
             if len(value) % (4 if number == _FP32 else 8):
                 raise malformed(f"{_NAMES[number]} is cut off")
-            into.setdefault(number, []).append(np.frombuffer(value, dtype=dtype))
+            into.setdefault(number, []).append(aligned(np.frombuffer(value, dtype=dtype)))
         elif _BOOL <= number <= _UINT64 and wire == BYTES:
             into.setdefault(number, []).append(packed_varints(value))
         elif _BOOL <= number <= _UINT64 and wire == VARINT:
