@@ -23,7 +23,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineLab]:
     lab = MachineLab(tmp_path_factory.mktemp("machine") / "data")
     lab.up()
     yield lab
-    lab.down()
+    lab.close()
 
 
 @pytest.fixture
@@ -31,4 +31,4 @@ def own_machine(tmp_path: pathlib.Path) -> Iterator[MachineLab]:
     """A machine that a test may break; not yet started."""
     lab = MachineLab(tmp_path / "data")
     yield lab
-    lab.down()
+    lab.close()

@@ -132,6 +132,11 @@ class MachineLab:
     def down(self) -> None:
         self.glowplug("down", "--data-dir", str(self.data_dir))
 
+    def close(self) -> None:
+        """Stop what runs, and let the client's connections go."""
+        self.down()
+        self.http.close()
+
     def kill(self) -> None:
         """`kill -9` of the machine's own process."""
         pid = self.description["pid"]

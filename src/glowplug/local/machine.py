@@ -46,6 +46,7 @@ def run(config: MachineConfig, announce: Announce) -> None:
     Raises DataDirHeld, ConfigError (a port is taken, a unit is wrong), StoreFull.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     directory = DataDir.at(config.data_dir)
     with directory.held():
         try:
@@ -56,10 +57,12 @@ def run(config: MachineConfig, announce: Announce) -> None:
 
 async def _run(config: MachineConfig, directory: DataDir, announce: Announce) -> None:
     async with AsyncExitStack() as stack:
-        machine = await _start(config, directory, stack)
-        directory.describe(machine)
-        announce(machine)
-        await _until_told_to_stop()
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            machine = await _start(config, directory, stack)
+            directory.describe(machine)
+            announce(machine)
+            await anext(aiter(signals))
+        # From here on a signal has its default effect; the guardian ends what is left then.
         _LOG.info("stopping; a second signal ends everything at once")
 
 
@@ -77,7 +80,7 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
     api = ApiServer(api_config, state, supervisor)
     # Before the router: its first table must not send anything to a pod of the previous life.
     supervisor.prepare()
-    await stack.enter_async_context(_running(_without_status(supervisor.run), "supervisor"))
+    await stack.enter_async_context(_running(supervisor.run, "supervisor"))
     await stack.enter_async_context(_running(router.run, "router"))
     ingress_url = f"http://127.0.0.1:{router.real_port}"
 
@@ -130,14 +133,6 @@ def _supervisor(config: MachineConfig, directory: DataDir, state: State, router:
         unrouted,
         settings,
     )
-
-
-async def _until_told_to_stop() -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            break
-    # From here on a further signal has Python's default effect; the guardian ends what is left then.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @asynccontextmanager

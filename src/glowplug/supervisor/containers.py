@@ -6,7 +6,6 @@ has changed. Whether and when it is started again is decided by `backoff`.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +23,6 @@ from glowplug.supervisor.pod_logs import PodLogs
 from glowplug.supervisor.process import Launcher, Process
 from glowplug.supervisor.status import Running, Snapshot, Terminated, Waiting
 
-_LOG = logging.getLogger(__name__)
 _LAST_LINE = 400
 _EXEC_OUTPUT = 10 * 1024
 
