@@ -24,7 +24,9 @@ ALIASES = {
 # (model, field) -> type, where the generated type says too little.
 FIELD_TYPES = {
     ("V1EmptyDirVolumeSource", "sizeLimit"): "ResourceQuantity",
+    ("V1ConfigMap", "binaryData"): "dict(str, bytes)",
     ("V1HTTPGetAction", "port"): "IntOrString",
+    ("V1Secret", "data"): "dict(str, bytes)",
     ("V1TCPSocketAction", "port"): "IntOrString",
     ("V1RollingUpdateDeployment", "maxSurge"): "IntOrString",
     ("V1RollingUpdateDeployment", "maxUnavailable"): "IntOrString",

@@ -28,8 +28,12 @@ _KEY_TYPES = {"string": "VARCHAR", "int64": "BIGINT"}
 
 
 def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB whose timestamps are UTC wherever it runs, and which downloads no extension."""
-    config: dict[str, Any] = {"TimeZone": "UTC", "autoinstall_known_extensions": "false"}
+    """An in-memory DuckDB that downloads no extension: what it can do does not hang on the network.
+
+    Nothing here converts by the session's time zone: its setting needs the ICU extension, and results would differ
+    from computer to computer.
+    """
+    config: dict[str, Any] = {"autoinstall_known_extensions": "false"}
     if threads is not None:
         config["threads"] = threads
     return duckdb.connect(":memory:", config=config)
@@ -130,7 +134,8 @@ class OfflineStore:
     def _typed(self, group: Group, query: str) -> str:
         types = {entity.name: _KEY_TYPES[entity.type.value] for entity in self.view.entities}
         columns = [f"CAST({_name(key)} AS {types[key]}) AS {_name(key)}" for key in group.keys]
-        columns.append(f"CAST({_name(group.timestamp)} AS TIMESTAMP) AS {_name(group.timestamp)}")
+        # The same UTC moment whether it has a zone or not; a CAST would go by the session's zone.
+        columns.append(f"make_timestamp(epoch_us({_name(group.timestamp)})) AS {_name(group.timestamp)}")
         # NaN and infinity are not values of a feature: they are NULL here, and the view says what NULL becomes.
         columns += [
             f"CASE WHEN isfinite(CAST({_name(name)} AS FLOAT)) THEN CAST({_name(name)} AS FLOAT) END AS {_name(name)}"

@@ -7,7 +7,6 @@ hash, which travels with the rows in Redis and with the model. Parsing is in `pa
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,7 +15,6 @@ from functools import cached_property
 API_VERSION = "glowplug.dev/v1alpha1"
 KIND = "FeatureView"
 SCHEMA_HASH_BYTES = 8
-NULL = math.nan
 
 
 class OnMissing(str, Enum):

@@ -1,4 +1,5 @@
--- The CSV files with types, and the moments at which each outcome became known.
+-- The CSV files with types, and the moments at which each outcome became known. `time_hour` is read as text, since
+-- 2013-01-01T10:00:00Z becomes a UTC timestamp from there, whatever the session's time zone is.
 
 CREATE OR REPLACE TABLE airports AS
 SELECT faa, lat, lon, alt, tz, dst FROM read_csv($airports, nullstr = 'NA');
@@ -9,12 +10,12 @@ SELECT tailnum, year, manufacturer, engines, seats, engine FROM read_csv($planes
 CREATE OR REPLACE TABLE weather AS
 SELECT origin, CAST(time_hour AS TIMESTAMP) AS observed_at,
        temp, dewp, humid, wind_dir, wind_speed, wind_gust, precip, pressure, visib
-FROM read_csv($weather, nullstr = 'NA');
+FROM read_csv($weather, nullstr = 'NA', types = {'time_hour': 'VARCHAR'});
 
 CREATE OR REPLACE TABLE flights AS
 WITH raw AS (
   SELECT *, CAST(time_hour AS TIMESTAMP) AS scheduled_hour
-  FROM read_csv($flights, nullstr = 'NA')
+  FROM read_csv($flights, nullstr = 'NA', types = {'time_hour': 'VARCHAR'})
   WHERE CAST(time_hour AS TIMESTAMP) >= CAST($start AS TIMESTAMP)
     AND CAST(time_hour AS TIMESTAMP) < CAST($stop AS TIMESTAMP)
 ), offsets AS (
