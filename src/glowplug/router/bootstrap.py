@@ -50,7 +50,6 @@ def bootstrap(layout: Layout) -> Resource:
             "stats_matcher": {
                 "inclusion_list": {"patterns": [{"safe_regex": {"regex": s}} for s in STATISTICS]}
             },
-            "use_all_default_tags": False,
         },
         "watchdogs": {"main_thread_watchdog": _watchdog(), "worker_watchdog": _watchdog()},
         "overload_manager": {

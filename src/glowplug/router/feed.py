@@ -45,6 +45,7 @@ class Feed:
         self._source = source
         self._reason = reason
         self._refused: list[str] = []
+        self._prepared: dict[str, str] = {}
         self._refusals: dict[str, int] = {}
         self._is_torn = True
         self.applied = Snapshot()
@@ -52,8 +53,12 @@ class Feed:
 
     def prepare(self, state: Snapshot) -> None:
         """Lays everything out for an Envoy that has not started yet. Raises OSError."""
-        self._send(state)
+        self._prepared = self._send(state)
         self.applied = state
+
+    async def confirm(self) -> Outcome:
+        """Waits until the Envoy that has started runs what was laid out for it."""
+        return await self._wait(self._prepared)
 
     def forget_refusals(self) -> None:
         """Envoy starts anew, and counts from 0."""

@@ -81,7 +81,6 @@ def listener(
         # Between the last byte to a client that asked to close and the close; 1 s if not given.
         "delayed_close_timeout": "0.100s",
         "http2_protocol_options": {**http2_windows(), "max_concurrent_streams": 1024},
-        "upgrade_configs": [{"upgrade_type": "websocket"}],
     }
     return {
         "@type": TYPE + "envoy.config.listener.v3.Listener",

@@ -147,6 +147,8 @@ class Router:
         self, feed: Feed, keeper: Keeper, layout: Layout, task_status: TaskStatus[None]
     ) -> None:
         failures: list[GlowplugError] = []
+        wanted = self._wanted
+        feed.prepare(self._snapshot(layout))
         async with anyio.create_task_group() as tasks:
 
             async def keep() -> None:
@@ -164,11 +166,10 @@ class Router:
                     reopen=keeper.reopen_logs,
                 )
 
-            wanted = self._wanted
-            feed.prepare(self._snapshot(layout))
             tasks.start_soon(keep, name="envoy")
             try:
                 await keeper.wait_ready()
+                await self._confirm(feed)
             except GlowplugError as error:
                 failures.append(error)
                 tasks.cancel_scope.cancel()
@@ -181,6 +182,15 @@ class Router:
                 await self._follow(feed, layout)
         if failures:
             raise failures[0]
+
+    async def _confirm(self, feed: Feed) -> None:
+        """Waits until Envoy has taken what it started with. Raises GlowplugError if it has not."""
+        outcome = await feed.confirm()
+        if outcome is not Outcome.TAKEN:
+            reason = self._reason() or outcome.value
+            raise GlowplugError(
+                f"Envoy did not take its first configuration: {reason}", hint="run `glowplug doctor`"
+            )
 
     async def _follow(self, feed: Feed, layout: Layout) -> None:
         """Brings every change to Envoy, until cancelled."""

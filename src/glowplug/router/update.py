@@ -51,7 +51,7 @@ def with_leavers(desired: Snapshot, applied: Snapshot, released: Collection[Leav
     """`desired`, plus the hosts with a queue that `applied` has and `desired` has not, except those `released`."""
     leaving: dict[str, Endpoints] = {}
     for cluster, old in applied.endpoints.items():
-        new = desired.endpoints.get(cluster, Endpoints(limit=old.limit))
+        new = desired.endpoints.get(cluster, Endpoints())
         present = {(host.address, host.port) for host in new.hosts}
         hosts = [
             replace(host, is_leaving=True)
@@ -61,11 +61,12 @@ def with_leavers(desired: Snapshot, applied: Snapshot, released: Collection[Leav
             and Leaver(cluster, host.address, host.port) not in released
         ]
         if hosts:
-            leaving[cluster] = Endpoints(tuple(sorted([*new.hosts, *hosts])), new.limit)
+            leaving[cluster] = Endpoints(tuple(sorted([*new.hosts, *hosts])), old.limit)
     kept = {cluster: applied.clusters[cluster] for cluster in leaving}
     return replace(
         desired,
-        clusters={**kept, **desired.clusters},
+        # As it was: Envoy would replace a cluster that differs, and its queues with it.
+        clusters={**desired.clusters, **kept},
         endpoints={**desired.endpoints, **leaving},
     )
 

@@ -10,6 +10,9 @@ SUFFIXES = (".json", ".ubj", ".bst", ".xgb", ".model")
 # Beside the model in what MLflow writes, and no models.
 NOT_MODELS = frozenset({"input_example.json", "serving_input_example.json"})
 MAX_LISTED = 10
+# XGBoost writes `version` last. A UBJSON file without it is not handed to XGBoost 3.2, which reads past the end of the
+# memory of some cut-off files and takes the process with it.
+TAIL_BYTES = 64
 
 
 def read_model(model_dir: str) -> tuple[Path, bytes]:
@@ -27,7 +30,14 @@ def read_model(model_dir: str) -> tuple[Path, bytes]:
             f"{path} is neither a JSON nor a UBJSON model; XGBoost 3.1 dropped its older binary format",
             hint="load it with xgboost<3.1 and save it again: booster.save_model('model.ubj')",
         )
+    if not is_json(content) and (b"version" not in content[-TAIL_BYTES:] or content[-1:] != b"}"):
+        raise StorageError(f"{path} is cut off: {len(content)} bytes without the end", hint="copy it again")
     return path, content
+
+
+def is_json(content: bytes) -> bool:
+    """Whether a model is JSON rather than UBJSON, whose second byte is the type of a key's length."""
+    return content[1:2] in b'"}\r\n\t '
 
 
 def find_model(place: Path) -> Path:
