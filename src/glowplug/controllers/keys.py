@@ -129,6 +129,9 @@ class Index:
             yield from self._routes(BY_CONFIGURATION, namespace, name_of(obj))
         elif kind == kinds.REVISION:
             yield from self._routes(BY_REVISION, namespace, name_of(obj))
+            # Those that it is labelled with may have dropped it, or may never have named it.
+            for route in routes_of(obj):
+                yield Key(kinds.ROUTE, namespace, route)
             configuration = labels_of(obj).get(names.CONFIGURATION_LABEL, "")
             yield from self._routes(BY_CONFIGURATION, namespace, configuration)
         elif kind in (kinds.SERVING_RUNTIME, kinds.CLUSTER_SERVING_RUNTIME):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from glowplug.spec.kinds import Kind
 
 Object = dict[str, Any]
+_T = TypeVar("_T")
 
 # The longest name that is also a valid label value and DNS label.
 LONGEST_NAME = 63
@@ -27,6 +28,15 @@ def at(obj: Mapping[str, Any] | None, *path: str) -> Any:
         if not isinstance(value, Mapping):
             return None
         value = value.get(step)
+    return value
+
+
+def copied(value: _T) -> _T:
+    """A deep copy of JSON, several times as fast as `copy.deepcopy`, which looks for cycles."""
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}  # type: ignore[return-value]
+    if isinstance(value, list):
+        return [copied(item) for item in value]  # type: ignore[return-value]
     return value
 
 

@@ -6,7 +6,6 @@ and is reported in the status; a Knative Service that is refused is reported as 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from glowplug.errors import Invalid, Problem
@@ -18,6 +17,7 @@ from ..metadata import (
     Object,
     annotations_of,
     at,
+    copied,
     is_controlled_by,
     is_deleting,
     labels_of,
@@ -126,7 +126,7 @@ def _ensure(world: World, existing: Object | None, wanted: Object) -> Object:
     )
     if is_same:
         return existing
-    changed = copy.deepcopy(existing)
+    changed = copied(existing)
     annotations = {k: v for k, v in annotations_of(existing).items() if k not in MANAGED}
     changed["spec"] = wanted["spec"]
     changed["metadata"]["labels"] = labels_of(wanted)

@@ -7,13 +7,12 @@ MergeRuntimeContainers).
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import Any
 
 from glowplug.spec import names
 
-from ..metadata import Object, annotations_of, at, labels_of, name_of, namespace_of, uid_of
+from ..metadata import Object, annotations_of, at, copied, labels_of, name_of, namespace_of, uid_of
 
 # Lists that merge item by item, and the fields that identify an item.
 _CONTAINER_LISTS = {
@@ -86,7 +85,7 @@ def with_env(container: Object, name: str, value: str) -> Object:
 
 
 def _merge(base: Object, over: Object, lists: dict[str, str]) -> Object:
-    merged = copy.deepcopy(base)
+    merged = copied(base)
     for key, value in over.items():
         if value is None:
             continue
@@ -96,20 +95,20 @@ def _merge(base: Object, over: Object, lists: dict[str, str]) -> Object:
         elif key in lists and isinstance(present, list):
             merged[key] = _merge_items(present, value, lists[key])
         else:
-            merged[key] = copy.deepcopy(value)
+            merged[key] = copied(value)
     return merged
 
 
 def _merge_items(base: list[Object], over: list[Object], key: str) -> list[Object]:
-    merged = copy.deepcopy(base)
+    merged = copied(base)
     places = {item.get(key): place for place, item in enumerate(merged)}
     for item in over:
         place = places.get(item.get(key))
         if place is None:
-            merged.append(copy.deepcopy(item))
+            merged.append(copied(item))
         elif key == "name" and "mountPath" not in item and _is_volume(item):
             # retainKeys: a volume has one source.
-            merged[place] = copy.deepcopy(item)
+            merged[place] = copied(item)
         else:
             merged[place] = _merge(merged[place], item, {})
     return merged

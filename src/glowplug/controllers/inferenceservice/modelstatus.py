@@ -6,11 +6,9 @@ that at which the container ended, so that looking again changes nothing.
 
 from __future__ import annotations
 
-import copy
-
 from glowplug.spec import names
 
-from ..metadata import Object, at, name_of, timestamp
+from ..metadata import Object, at, copied, name_of, timestamp
 from .runtimes import Rejection
 
 _TRANSITIONS = {
@@ -29,7 +27,7 @@ def model_status(
     `service` is the predictor's Knative Service, `is_ready` the InferenceService's own Ready, `is_latest` whether the
     latest created revision is the latest ready one.
     """
-    status: Object = copy.deepcopy(before or {})
+    status: Object = copied(before or {})
     ready = sum(map(_is_running_and_ready, pods))
     status["copies"] = {"failedCopies": 0, **({"totalCopies": ready} if ready else {})}
     newest = _newest(pods)
@@ -42,7 +40,7 @@ def model_status(
 
 def rejected(before: Object | None, rejection: Rejection, now: float) -> Object:
     """The status of a spec that cannot be served."""
-    status: Object = copy.deepcopy(before or {})
+    status: Object = copied(before or {})
     states = {"activeModelState": "", **(status.get("states") or {}), "targetModelState": "FailedToLoad"}
     known = status.get("lastFailureInfo") or {}
     info = {"reason": rejection.reason, "message": rejection.message}

@@ -6,14 +6,13 @@ transformer beside it in the same pod if it names a `transformer-container`, or 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 from glowplug.spec import names
 from glowplug.spec.components import STORAGE_URI_ENV
 from glowplug.spec.inferenceservice import FRAMEWORKS
 
-from ..metadata import Object, annotations_of, at, name_of
+from ..metadata import Object, annotations_of, at, copied, name_of
 from .annotations import of_logger, passed_on
 from .component import EXTENSION_FIELDS, PREDICTOR, Component, env_value, make_component
 from .merging import (
@@ -70,7 +69,7 @@ def build_predictor(
         annotations[names.STORAGE_SOURCE_URI] = uri
     name = predictor_name(isvc)
     if model is None:
-        pod_spec = {**_pod_fields(spec), "containers": copy.deepcopy(spec["containers"])}
+        pod_spec = {**_pod_fields(spec), "containers": copied(spec["containers"])}
         return make_component(isvc, PREDICTOR, name, spec, pod_spec, annotations)
     runtime = choose_runtime(model, namespaced, cluster_wide)
     if isinstance(runtime, Rejection):
@@ -82,7 +81,7 @@ def build_predictor(
 
 
 def _pod_fields(spec: Object) -> Object:
-    return {key: copy.deepcopy(value) for key, value in spec.items() if key not in _NOT_POD_FIELDS}
+    return {key: copied(value) for key, value in spec.items() if key not in _NOT_POD_FIELDS}
 
 
 def _uri_of_containers(spec: Object) -> str | None:
@@ -107,9 +106,9 @@ def _model_pod_spec(isvc: Object, spec: Object, model: Object, runtime: Runtime)
         return Rejection("InvalidPredictorSpec", message)
     containers[0] = with_image_tag(containers[0], model.get("runtimeVersion"))
     placed = (names.SERVING_CONTAINER, names.TRANSFORMER_CONTAINER)
-    containers += [copy.deepcopy(c) for c in provided if c.get("name") not in placed]
+    containers += [copied(c) for c in provided if c.get("name") not in placed]
     containers += [
-        copy.deepcopy(c) for c in spec.get("containers") or () if c.get("name") != names.TRANSFORMER_CONTAINER
+        copied(c) for c in spec.get("containers") or () if c.get("name") != names.TRANSFORMER_CONTAINER
     ]
     fields = {key: runtime.spec[key] for key in _RUNTIME_POD_FIELDS if runtime.spec.get(key) is not None}
     return {**merge_pod_fields(fields, _pod_fields(spec)), "containers": containers}

@@ -7,12 +7,11 @@ moves on only when every Knative Service has observed its own spec.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from .. import conditions
 from ..conditions import Condition
-from ..metadata import Object, at, generation_of, observed_generation_of
+from ..metadata import Object, at, copied, generation_of, observed_generation_of
 from .component import PREDICTOR, TRANSFORMER
 from .runtimes import Rejection, Runtime
 
@@ -38,7 +37,7 @@ class Observed:
 
 def inference_service_status(isvc: Object, components: list[Observed], url: str, now: float) -> Object:
     """The status without `modelStatus`; `url` is where the InferenceService is reached."""
-    status: Object = copy.deepcopy(isvc.get("status") or {})
+    status: Object = copied(isvc.get("status") or {})
     known = {c.type: c for c in map(_condition, status.get("conditions") or ())}
     present = status.get("components") or {}
     status["components"] = {
@@ -82,7 +81,7 @@ def stopped_status(isvc: Object, types: list[str], now: float) -> Object:
 
 def component_status(before: Object, service: Object | None) -> Object:
     """`status.components.<type>`: revisions, traffic and URL of the component's Knative Service."""
-    result: Object = copy.deepcopy(before)
+    result: Object = copied(before)
     if service is None or observed_generation_of(service) != generation_of(service):
         return result
     status = service["status"]

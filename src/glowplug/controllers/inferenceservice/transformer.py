@@ -6,12 +6,10 @@ by which the transformer finds its predictor.
 
 from __future__ import annotations
 
-import copy
-
 from glowplug.spec import names
 from glowplug.spec.components import STORAGE_URI_ENV
 
-from ..metadata import Object, annotations_of, at, name_of, namespace_of
+from ..metadata import Object, annotations_of, at, copied, name_of, namespace_of
 from .annotations import of_logger, passed_on
 from .component import EXTENSION_FIELDS, TRANSFORMER, Component, env_value, make_component
 from .predictor import predictor_name
@@ -27,14 +25,14 @@ def transformer_name(isvc: Object) -> str:
 def build_transformer(isvc: Object) -> Component:
     """The transformer of a defaulted and valid InferenceService that has one."""
     spec = at(isvc, "spec", "transformer") or {}
-    containers = copy.deepcopy(spec.get("containers") or [])
+    containers = copied(spec.get("containers") or [])
     containers[0]["args"] = _with_arguments(isvc, spec, containers[0].get("args") or [])
     annotations = passed_on(annotations_of(isvc))
     uri = env_value(containers[0], STORAGE_URI_ENV)
     if uri:
         annotations[names.STORAGE_SOURCE_URI] = uri
     annotations |= of_logger(spec.get("logger"))
-    pod_spec = {key: copy.deepcopy(value) for key, value in spec.items() if key not in EXTENSION_FIELDS}
+    pod_spec = {key: copied(value) for key, value in spec.items() if key not in EXTENSION_FIELDS}
     pod_spec["containers"] = containers
     return make_component(isvc, TRANSFORMER, transformer_name(isvc), spec, pod_spec, annotations)
 

@@ -5,7 +5,6 @@ Pure. What a pod's container failed with is said once here, for every status tha
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from ..metadata import (
     Object,
     at,
     child_name,
+    copied,
     is_deleting,
     name_of,
     namespace_of,
@@ -58,7 +58,7 @@ class PodPlan:
 
 def make_pod(revision: Object, token: str) -> Object:
     """A pod of `revision`, named as a Deployment's would be; `token` is five random letters or digits."""
-    spec = {k: v for k, v in copy.deepcopy(revision["spec"]).items() if k not in _REVISION_FIELDS}
+    spec = {k: v for k, v in copied(revision["spec"]).items() if k not in _REVISION_FIELDS}
     spec["restartPolicy"] = "Always"
     spec["terminationGracePeriodSeconds"] = at(revision, "spec", "timeoutSeconds") or DEFAULT_TIMEOUT_S
     serving = serving_container(spec)

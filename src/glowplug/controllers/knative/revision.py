@@ -6,7 +6,6 @@ may still run leads to it, and a moment longer.
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..metadata import (
     Object,
     annotations_of,
     at,
+    copied,
     generation_of,
     is_controlled_by,
     is_deleting,
@@ -120,7 +120,7 @@ def make_autoscaler(revision: Object, reachability: str) -> Object:
 def _is_reachable(world: World, revision: Object, now: float) -> bool:
     if routing_state(revision) != RESERVE:
         return True
-    if False:
+    if world.book.is_routed(f"{namespace_of(revision)}/{name_of(revision)}"):
         return True
     return now < _retired_at(world, revision)
 
@@ -141,7 +141,7 @@ def _ensure_autoscaler(world: World, revision: Object, is_reachable: bool) -> Ob
         return world.create(kinds.POD_AUTOSCALER, wanted)
     if existing["spec"] == wanted["spec"] and annotations_of(existing) == annotations_of(wanted):
         return existing
-    changed = copy.deepcopy(existing)
+    changed = copied(existing)
     changed["spec"] = wanted["spec"]
     changed["metadata"]["annotations"] = annotations_of(wanted)
     changed["metadata"]["labels"] = labels_of(wanted)

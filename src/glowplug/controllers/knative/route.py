@@ -6,7 +6,6 @@ unlabelled only when the router has confirmed the new table.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 
 from glowplug.spec import kinds
@@ -18,6 +17,7 @@ from ..metadata import (
     Object,
     annotations_of,
     at,
+    copied,
     generation_of,
     is_deleting,
     labels_of,
@@ -132,7 +132,7 @@ def _set_routes(world: World, revision: Object, routes: set[str], now: float) ->
         and annotations_of(revision).get(ROUTES_ANNOTATION, "") == joined
     ):
         return
-    changed = copy.deepcopy(revision)
+    changed = copied(revision)
     labels, annotations = labels_of(changed), annotations_of(changed)
     if labels.get(ROUTING_STATE) != state:
         labels[ROUTING_STATE] = state

@@ -6,8 +6,6 @@ somebody else owns is reported and left alone; a named revision that is taken st
 
 from __future__ import annotations
 
-import copy
-
 from glowplug.spec import kinds, knativeservice, names
 
 from .. import conditions
@@ -17,6 +15,7 @@ from ..metadata import (
     Object,
     annotations_of,
     at,
+    copied,
     generation_of,
     is_controlled_by,
     is_deleting,
@@ -170,7 +169,7 @@ def _ensure(
     )
     if is_same:
         return existing
-    changed = copy.deepcopy(existing)
+    changed = copied(existing)
     changed["spec"] = wanted["spec"]
     changed["metadata"]["labels"] = labels_of(wanted)
     changed["metadata"]["annotations"] = annotations_of(wanted)
