@@ -36,7 +36,11 @@ def utc_now() -> datetime:
 class Objects:
     """Get, list, create, update, delete and watch objects; see the module's docstring."""
 
-    def __init__(self, store: Store, hub: Hub, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, store: Store, hub: Hub, *, clock: Callable[[], datetime] = utc_now, is_flushed: bool = True
+    ) -> None:
+        """`is_flushed`: each write waits for the disk; see `Store.apply`."""
+        self._is_flushed = is_flushed
         self._store = store
         self._hub = hub
         self._clock = clock
@@ -135,7 +139,7 @@ class Objects:
         first = self._store.revision + 1
         writes = [Write(ref, first + i, raw, is_removal=True) for i, (ref, raw) in enumerate(present)]
         if writes:
-            self._hub.publish(self._store.apply(writes))
+            self._hub.publish(self._store.apply(writes, is_flushed=self._is_flushed))
 
     def watch(self, *kinds: Kind) -> Subscription:
         """Every object of these kinds as ADDED, then every change, in order and never lost."""
@@ -190,7 +194,8 @@ class Objects:
     def _write(self, ref: Ref, obj: Object, *, is_removal: bool = False) -> Object:
         revision = self._store.revision + 1
         obj["metadata"]["resourceVersion"] = str(revision)
-        self._hub.publish(self._store.apply([Write(ref, revision, encode(obj), is_removal)]))
+        write = Write(ref, revision, encode(obj), is_removal)
+        self._hub.publish(self._store.apply([write], is_flushed=self._is_flushed))
         return obj
 
 

@@ -65,20 +65,25 @@ class ApiServerConfig:
 
 
 class State:
-    """The stored objects and those who follow them, without a server."""
+    """The stored objects and those who follow them, without a server.
 
-    def __init__(self, store: Store, hub: Hub, objects: Objects) -> None:
+    `requests` is for what clients ask: their writes are on the disk before they are acknowledged. `objects` is for
+    code in this process, whose writes follow from the clients' and would follow again: they wait for no disk.
+    """
+
+    def __init__(self, store: Store, hub: Hub, clock: Callable[[], datetime]) -> None:
         self.store = store
         self.hub = hub
-        self.objects = objects
-        self.recorder = EventRecorder(objects)
+        self.objects = Objects(store, hub, clock=clock, is_flushed=False)
+        self.requests = Objects(store, hub, clock=clock)
+        self.recorder = EventRecorder(self.objects)
 
     @classmethod
     def open(cls, config: ApiServerConfig, *, clock: Callable[[], datetime] = utc_now) -> State:
         """Open `<data-dir>/objects.db`. Raises DataDirHeld, ConfigError, StoreFull."""
         store = Store.open(config.data_dir / "objects.db")
         hub = Hub(store.revision, config.window)
-        state = cls(store, hub, Objects(store, hub, clock=clock))
+        state = cls(store, hub, clock)
         state.objects.ensure_default_namespace()
         return state
 
@@ -163,10 +168,9 @@ class ApiServer:
             unread_timeout_s=config.unread_timeout_s,
         )
         read_config = ReadConfig(config.watch_timeout_s, config.bookmark_interval_s)
-        reader = Reader(state.objects, state.hub, read_config)
-        return App(
-            app_config, state.objects, reader, Writer(state.objects, Admission(schemas)), openapi, logs
-        )
+        reader = Reader(state.requests, state.hub, read_config)
+        writer = Writer(state.requests, Admission(schemas))
+        return App(app_config, state.requests, reader, writer, openapi, logs)
 
     def _pin_definitions(self, openapi: OpenAPI) -> None:
         now = timestamp(self._state.objects.now())

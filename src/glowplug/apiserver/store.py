@@ -41,6 +41,7 @@ class Store:
     def __init__(self, database: sqlite3.Connection, path: Path) -> None:
         self._database = database
         self._path = path
+        self._is_flushed = True
         self._objects: dict[str, dict[str, dict[str, bytes]]] = {kind.resource: {} for kind in KINDS}
         self.revision = 0
         self._load()
@@ -88,18 +89,26 @@ class Store:
         """Hold an object in memory only: one that is derived anew at every start."""
         self._objects[ref.kind.resource].setdefault(ref.namespace, {})[ref.name] = raw
 
-    def apply(self, writes: Sequence[Write]) -> list[Change]:
+    def apply(self, writes: Sequence[Write], *, is_flushed: bool = True) -> list[Change]:
         """Make all writes durable, or none. Their revisions must rise from `revision` + 1.
 
+        Flushed to the disk before it returns, or, if not `is_flushed`, with the next write that is: then it survives
+        the end of this process in any way, and a loss of power takes the newest unflushed writes only.
         Raises StoreFull when the disk has no room; nothing has changed then.
         """
         try:
+            self._flush_on_commit(is_flushed)
             self._commit(writes)
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
             raise self._write_error(error) from error
         return [self._remember(write) for write in writes]
+
+    def _flush_on_commit(self, is_flushed: bool) -> None:
+        if is_flushed != self._is_flushed:
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if is_flushed else 'NORMAL'}")
+            self._is_flushed = is_flushed
 
     def _commit(self, writes: Sequence[Write]) -> None:
         execute = self._database.execute

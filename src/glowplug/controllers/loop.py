@@ -44,8 +44,7 @@ RECONCILERS: dict[Kind, Reconciler] = {
 # Somebody else wrote in between or is about to, or the namespace is ending: looking again is all that there is to do.
 _TRANSIENT = (Conflict, AlreadyExists, NotFound, Forbidden)
 _ALPHABET = string.ascii_lowercase + string.digits
-# Keys that are reconciled between two turns of the event loop, which the API server shares.
-_BATCH = 8
+# How long a steady stream of work may hold a changed route table back.
 _PUBLISH_INTERVAL_S = 0.25
 
 
@@ -157,13 +156,14 @@ class Controllers:
         published_at = self._clock()
         while True:
             self._woken.clear()
-            worked = sum(self.step() for _ in range(_BATCH))
+            worked = self.step()
             is_complete = is_complete or not worked
             is_time = not worked or self._clock() - published_at >= _PUBLISH_INTERVAL_S
             if self._world.book.is_dirty and is_complete and is_time:
                 published_at = self._clock()
                 self._to_publish.set()
             if worked:
+                # The API server shares the event loop: its turn comes after every key.
                 await asyncio.sleep(0)
             else:
                 await self._wait()

@@ -7,7 +7,6 @@ may lack them. Nothing here writes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -21,11 +20,11 @@ LONGEST_NAME = 63
 _DIGEST_LENGTH = 32
 
 
-def at(obj: Mapping[str, Any] | None, *path: str) -> Any:
+def at(obj: Object | None, *path: str) -> Any:
     """The value at `path`, or None where a step of it is absent or not a mapping."""
     value: Any = obj
     for step in path:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, dict):
             return None
         value = value.get(step)
     return value

@@ -31,11 +31,6 @@ class DataDir:
         return cls(path.expanduser().absolute())
 
     @property
-    def store(self) -> pathlib.Path:
-        """The API server's database."""
-        return self.root / "state.db"
-
-    @property
     def kubeconfig(self) -> pathlib.Path:
         """For kubectl; mode 0600, it holds the token."""
         return self.root / "kubeconfig"
@@ -54,11 +49,6 @@ class DataDir:
     def envoy(self) -> pathlib.Path:
         """The router's files."""
         return self.root / "envoy"
-
-    @property
-    def cache(self) -> pathlib.Path:
-        """What can be made again at any time."""
-        return self.root / "cache"
 
     def create(self) -> None:
         """Make the directory, for its owner only."""

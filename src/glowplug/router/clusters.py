@@ -170,6 +170,7 @@ def _cluster(
         # Never back to hosts that leave because the others are few.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": limits,
+        "outlier_detection": _ejection(config),
         "metadata": {"filter_metadata": {METADATA: {"revision": revision_of(name)}}},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -178,6 +179,28 @@ def _cluster(
                 "explicit_http_config": protocol,
             }
         },
+    }
+
+
+def _ejection(config: RouterConfig) -> Resource:
+    """Who fails to take one connection is left out at once, and not chosen by the retry.
+
+    The dead pod has the fewest requests in flight, so until the table is without it every choice would fall on it,
+    also that of the retries: the predicate against previous hosts asks again, and is given the same one.
+    What a model answers is no reason, and never is more than half of the pods out.
+    """
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 1,
+        "enforcing_consecutive_local_origin_failure": 100,
+        "enforcing_local_origin_success_rate": 0,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_consecutive_gateway_failure": 0,
+        "enforcing_success_rate": 0,
+        "max_ejection_percent": 50,
+        "base_ejection_time": seconds(config.ejection_s),
+        "max_ejection_time": seconds(config.ejection_s),
+        "interval": seconds(config.ejection_check_interval_s),
     }
 
 

@@ -39,7 +39,12 @@ class RouterConfig:
     # Shorter than the keep-alive of the servers in use (uvicorn and Node.js: 5 s), so that Envoy, not the
     # server, ends an idle connection: a request that meets a closing one cannot be retried safely.
     upstream_idle_timeout_s: float = 3.0
-    max_retries: int = 2
+    # A request that a dead pod did not take goes to another one. With the back-off between them the last try is
+    # some 75 ms after the first: by then Envoy's threads all know that the pod is out.
+    max_retries: int = 5
+    # A pod that takes no connection gets no requests for so long, unless it is restarted before.
+    ejection_s: float = 1.0
+    ejection_check_interval_s: float = 5.0
 
     access_log_max_bytes: int = 16 * 1024 * 1024
     access_log_check_interval_s: float = 5.0

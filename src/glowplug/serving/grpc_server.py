@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -27,12 +30,18 @@ MAX_MESSAGE = 1500
 
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
 
+_QUIET_S = 0.05
+# After so many looks in which the event loop was never held up, all that had come before them has begun.
+_LOOKS = 10
+
 
 class GrpcEndpoints:
     """The methods of inference.GRPCInferenceService."""
 
     def __init__(self, plane: DataPlane) -> None:
         self._plane = plane
+        self._begun = 0
+        self._active = 0
 
     def handlers(self) -> Any:
         """The generic handler to add to a server."""
@@ -49,10 +58,38 @@ class GrpcEndpoints:
         return grpc.method_handlers_generic_handler(
             v2_grpc.SERVICE,
             {
-                name: grpc.unary_unary_rpc_method_handler(_guarded(name, work))
+                name: grpc.unary_unary_rpc_method_handler(self._counted(_guarded(name, work)))
                 for name, work in methods.items()
             },
         )
+
+    async def begun(self) -> None:
+        """Returns when every call that has been received has also begun.
+
+        grpc.aio's `stop` cancels those that have not, whatever its grace: they wait inside it, uncounted, while a
+        prediction holds the event loop. So look until a while passes with no call, or with a loop that is free.
+        """
+        free_looks = 0
+        while free_looks < _LOOKS:
+            before, looked_at = self._begun, time.monotonic()
+            await asyncio.sleep(_QUIET_S)
+            if time.monotonic() - looked_at > 2 * _QUIET_S:
+                free_looks = 0
+                continue
+            if not self._active and self._begun == before:
+                return
+            free_looks += 1
+
+    def _counted(self, work: Handler) -> Handler:
+        async def call(data: bytes, context: Any) -> bytes:
+            self._begun += 1
+            self._active += 1
+            try:
+                return await work(data, context)
+            finally:
+                self._active -= 1
+
+        return call
 
     async def _server_live(self, data: bytes, context: Any) -> bytes:
         return v2_grpc.encode_flag(True)
@@ -125,7 +162,30 @@ def _status(error: InferenceError) -> str:
     return "RESOURCE_EXHAUSTED" if isinstance(error, Overloaded) else grpc_status(error.code)
 
 
-def bind(plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> tuple[Any, int]:
+class GrpcServer:
+    """A bound server: `start`, then `drain`, and `abort` in any case."""
+
+    def __init__(self, server: grpc.aio.Server, endpoints: GrpcEndpoints) -> None:
+        self._server = server
+        self._endpoints = endpoints
+
+    async def start(self) -> None:
+        """From here on calls are taken."""
+        await self._server.start()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Takes no more calls, and finishes those that were received; what is left after `timeout_s` is cancelled."""
+        ends_at = time.monotonic() + timeout_s
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._endpoints.begun(), timeout_s)
+        await self._server.stop(max(ends_at - time.monotonic(), 0.0))
+
+    async def abort(self) -> None:
+        """Cancels what is left."""
+        await self._server.stop(0)
+
+
+def bind(plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> tuple[GrpcServer, int]:
     """A server that is bound but not started, and its port. Raises ConfigError where the port is taken."""
     server = grpc.aio.server(
         options=[
@@ -135,7 +195,8 @@ def bind(plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> t
             ("grpc.so_reuseport", 0),
         ]
     )
-    server.add_generic_rpc_handlers((GrpcEndpoints(plane).handlers(),))
+    endpoints = GrpcEndpoints(plane)
+    server.add_generic_rpc_handlers((endpoints.handlers(),))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(address)
@@ -144,4 +205,4 @@ def bind(plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> t
             f"gRPC port {port} on {host} cannot be opened",
             hint="--grpc_port or $GRPC_PORT sets another, 0 any free",
         ) from error
-    return server, bound
+    return GrpcServer(server, endpoints), bound

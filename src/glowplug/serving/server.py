@@ -197,8 +197,7 @@ class Server:
         self._listener.close()
         work = [self._listener.drained()]
         if self._grpc is not None:
-            # Takes no new call from here on; what is left after the grace is cancelled.
-            work.append(self._grpc.stop(config.drain_timeout_s))
+            work.append(self._grpc.drain(config.drain_timeout_s))
         return await self._unless_forced(
             asyncio.wait_for(asyncio.gather(*work), config.drain_timeout_s + 1.0)
         )
@@ -219,7 +218,7 @@ class Server:
             self._listener.close()
             await self._listener.abort()
         if self._grpc is not None:
-            await self._grpc.stop(0)
+            await self._grpc.abort()
         await self._plane.close()
         if self._predictor is not None:
             await self._predictor.aclose()

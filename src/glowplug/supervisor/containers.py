@@ -164,6 +164,8 @@ class ContainerRunner:
 
     def on_waiting(self, failure: str) -> None:
         """Not ready for longer than a probe's period: say what was asked, and where."""
+        if failure.endswith(probing.REFUSED):
+            failure += " (a program listens on $PORT here, not on the YAML's port: pass it, as in --http_port=$(PORT))"
         self._pod.event("Warning", "Unhealthy", f"Readiness probe failed: {failure}")
         self._show(unready_why=failure)
 

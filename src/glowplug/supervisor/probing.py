@@ -30,6 +30,8 @@ from glowplug.supervisor.probes import (
 RunExec = Callable[["tuple[str, ...]"], Awaitable["tuple[int, str]"]]
 _LONGEST_HEAD = 8192
 
+REFUSED = "connection refused"
+
 
 class Patient(Protocol):
     """The container as its probes see it."""
@@ -105,7 +107,7 @@ def _unverified() -> ssl.SSLContext:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
+        return REFUSED
     return str(error) or type(error).__name__
 
 

@@ -11,12 +11,10 @@ from glowplug.spec.revisions import default_spec
 
 from .. import conditions
 from ..conditions import Condition
-from ..keys import BY_CONFIGURATION, ROUTES_ANNOTATION
+from ..keys import BY_CONFIGURATION
 from ..metadata import (
     Object,
-    annotations_of,
     at,
-    child_name,
     generation_of,
     is_controlled_by,
     is_deleting,
@@ -24,13 +22,10 @@ from ..metadata import (
     name_of,
     namespace_of,
     observed_generation_of,
-    reference_to,
-    timestamp,
-    uid_of,
 )
 from ..world import World
 from .collection import surplus_revisions
-from .labels import ACTIVE, CONFIGURATION_UID, PENDING, ROUTING_STATE, ROUTING_STATE_MODIFIED, SERVICE_UID
+from .resources import make_revision, revision_name
 
 
 def reconcile(world: World, namespace: str, name: str, now: float) -> None:
@@ -54,12 +49,6 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     _collect(world, configuration)
 
 
-def revision_name(configuration: Object) -> str:
-    """The name of the revision of this generation: the template's own, or numbered."""
-    named = at(configuration, "spec", "template", "metadata", "name")
-    return str(named or child_name(name_of(configuration), f"-{generation_of(configuration):05d}"))
-
-
 def is_name_taken(revision: Object | None, configuration: Object) -> bool:
     """Whether `revision`, which has the name that this generation wants, is not this generation's."""
     if revision is None:
@@ -71,36 +60,6 @@ def is_name_taken(revision: Object | None, configuration: Object) -> bool:
     # A name that is kept while only metadata changed still means the same revision.
     wanted = default_spec(at(configuration, "spec", "template", "spec") or {})
     return bool(revision.get("spec") != wanted)
-
-
-def make_revision(configuration: Object, now: float) -> Object:
-    """The revision of the Configuration's current generation."""
-    template = at(configuration, "spec", "template") or {}
-    labels = dict(at(template, "metadata", "labels") or {})
-    annotations = dict(at(template, "metadata", "annotations") or {})
-    labels[names.CONFIGURATION_LABEL] = name_of(configuration)
-    labels[names.CONFIGURATION_GENERATION_LABEL] = str(generation_of(configuration))
-    labels[CONFIGURATION_UID] = uid_of(configuration)
-    for key in (names.SERVICE_LABEL, SERVICE_UID):
-        if labels_of(configuration).get(key):
-            labels[key] = labels_of(configuration)[key]
-    routes = annotations_of(configuration).get(ROUTES_ANNOTATION)
-    if routes:
-        annotations[ROUTES_ANNOTATION] = routes
-    labels[ROUTING_STATE] = ACTIVE if routes else PENDING
-    annotations[ROUTING_STATE_MODIFIED] = timestamp(now)
-    return {
-        "apiVersion": kinds.REVISION.api_version,
-        "kind": kinds.REVISION.name,
-        "metadata": {
-            "name": revision_name(configuration),
-            "namespace": namespace_of(configuration),
-            "labels": labels,
-            "annotations": annotations,
-            "ownerReferences": [reference_to(kinds.CONFIGURATION, configuration)],
-        },
-        "spec": default_spec(template.get("spec") or {}),
-    }
 
 
 def config_generation(revision: Object) -> int:

@@ -6,19 +6,13 @@ may still run leads to it, and a moment longer.
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from glowplug.spec import kinds, names
-from glowplug.spec.revisions import DEFAULT_TIMEOUT_S
-from glowplug.spec.routes import Backend, Endpoint
+from glowplug.spec import kinds
 
 from .. import conditions
 from ..keys import BY_REVISION, Key
 from ..metadata import (
     Object,
     annotations_of,
-    at,
     copied,
     generation_of,
     is_controlled_by,
@@ -26,13 +20,14 @@ from ..metadata import (
     labels_of,
     name_of,
     namespace_of,
-    reference_to,
     seconds,
 )
 from ..world import World
 from . import scaling
-from .labels import RESERVE, ROUTING_STATE_MODIFIED, autoscaler_annotations, child_labels, routing_state
-from .pods import Trouble, describe_unready, find_trouble, is_ready, make_pod, plan_pods, serving_container
+from .backends import make_backend
+from .labels import RESERVE, ROUTING_STATE_MODIFIED, routing_state
+from .pods import Trouble, describe_unready, find_trouble, is_ready, make_pod, plan_pods
+from .resources import make_autoscaler
 from .revision_status import revision_status
 from .scaling import Phase, Scale
 
@@ -64,57 +59,6 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
         world.record(revision, "Normal", "RevisionReady", message)
     world.book.set_backend(f"{namespace}/{name}", make_backend(revision, pods))
     _look_again(world, revision, phase, now)
-
-
-def make_backend(revision: Object, pods: list[Object]) -> Backend:
-    """The revision as the router knows it: its ready pods that have said where they listen."""
-    endpoints = [endpoint for endpoint in map(make_endpoint, pods) if endpoint is not None]
-    return Backend(
-        revision=f"{namespace_of(revision)}/{name_of(revision)}",
-        endpoints=tuple(sorted(endpoints, key=lambda endpoint: endpoint.pod)),
-        container_concurrency=at(revision, "spec", "containerConcurrency") or 0,
-        timeout_s=float(at(revision, "spec", "timeoutSeconds") or DEFAULT_TIMEOUT_S),
-    )
-
-
-def make_endpoint(pod: Object) -> Endpoint | None:
-    """Where a pod takes requests; None while it does not."""
-    if not is_ready(pod):
-        return None
-    try:
-        ports: Any = json.loads(annotations_of(pod).get(names.ENDPOINT_PORTS, "null"))
-        http, grpc = int(ports["http"]), ports.get("grpc")
-    except (ValueError, TypeError, KeyError):
-        return None
-    host = str(at(pod, "status", "podIP") or "127.0.0.1")
-    return Endpoint(f"{namespace_of(pod)}/{name_of(pod)}", host, http, int(grpc) if grpc else None)
-
-
-def make_autoscaler(revision: Object, reachability: str) -> Object:
-    """The PodAutoscaler of a revision. Its target is named as the Deployment that a cluster would have."""
-    serving = serving_container(revision["spec"])
-    ports = serving.get("ports") or [{}]
-    return {
-        "apiVersion": kinds.POD_AUTOSCALER.api_version,
-        "kind": kinds.POD_AUTOSCALER.name,
-        "metadata": {
-            "name": name_of(revision),
-            "namespace": namespace_of(revision),
-            "labels": child_labels(revision),
-            "annotations": autoscaler_annotations(revision),
-            "ownerReferences": [reference_to(kinds.REVISION, revision)],
-        },
-        "spec": {
-            "containerConcurrency": at(revision, "spec", "containerConcurrency") or 0,
-            "protocolType": "h2c" if ports[0].get("name") == "h2c" else "http1",
-            "reachability": reachability,
-            "scaleTargetRef": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "name": f"{name_of(revision)}-deployment",
-            },
-        },
-    }
 
 
 def _is_reachable(world: World, revision: Object, now: float) -> bool:

@@ -6,11 +6,10 @@ somebody else owns is reported and left alone; a named revision that is taken st
 
 from __future__ import annotations
 
-from glowplug.spec import kinds, knativeservice, names
+from glowplug.spec import kinds, knativeservice
 
 from .. import conditions
 from ..conditions import Condition
-from ..keys import ROUTES_ANNOTATION
 from ..metadata import (
     Object,
     annotations_of,
@@ -23,12 +22,10 @@ from ..metadata import (
     name_of,
     namespace_of,
     observed_generation_of,
-    reference_to,
-    uid_of,
 )
 from ..world import World
 from .configuration import is_name_taken
-from .labels import LAST_APPLIED, ROLLOUT_DURATION, SERVICE_UID
+from .resources import make_configuration, make_route
 
 CONFIGURATIONS_READY = "ConfigurationsReady"
 ROUTES_READY = "RoutesReady"
@@ -42,6 +39,7 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     service = world.get(kinds.KNATIVE_SERVICE, namespace, name)
     if service is None or is_deleting(service):
         return
+    service = knativeservice.default_service(service)
     status: Object = dict(service.get("status") or {})
     found = (conditions.find(service, type) for type in _DEPENDENTS)
     known = {condition.type: condition for condition in found if condition is not None}
@@ -111,48 +109,6 @@ def has_migrated(route: Object, configuration: Object) -> bool:
         for t in at(route, "status", "traffic") or ()
     ]
     return wanted == got
-
-
-def make_configuration(service: Object, existing: Object | None) -> Object:
-    """The Configuration of a Service; routes that `existing` is labelled with are kept."""
-    defaulted = knativeservice.default_service(service)
-    excluded = (LAST_APPLIED, *ROLLOUT_DURATION)
-    annotations = {k: v for k, v in annotations_of(service).items() if k not in excluded}
-    routes = {part for part in annotations_of(existing or {}).get(ROUTES_ANNOTATION, "").split(",") if part}
-    annotations[ROUTES_ANNOTATION] = ",".join(sorted(routes | {name_of(service)}))
-    labels = {names.SERVICE_LABEL: name_of(service), SERVICE_UID: uid_of(service)}
-    return _child(
-        kinds.CONFIGURATION,
-        service,
-        {**labels_of(service), **labels},
-        annotations,
-        {"template": at(defaulted, "spec", "template") or {}},
-    )
-
-
-def make_route(service: Object) -> Object:
-    """The Route of a Service; targets without a revision lead to the Service's Configuration."""
-    annotations = {k: v for k, v in annotations_of(service).items() if k != LAST_APPLIED}
-    traffic = at(knativeservice.default_service(service), "spec", "traffic") or []
-    for target in traffic:
-        if not target.get("revisionName"):
-            target["configurationName"] = name_of(service)
-    labels = {**labels_of(service), names.SERVICE_LABEL: name_of(service)}
-    return _child(kinds.ROUTE, service, labels, annotations, {"traffic": traffic})
-
-
-def _child(
-    kind: kinds.Kind, service: Object, labels: dict[str, str], annotations: dict[str, str], spec: Object
-) -> Object:
-    metadata: Object = {
-        "name": name_of(service),
-        "namespace": namespace_of(service),
-        "labels": labels,
-        "ownerReferences": [reference_to(kinds.KNATIVE_SERVICE, service)],
-    }
-    if annotations:
-        metadata["annotations"] = annotations
-    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "spec": spec}
 
 
 def _ensure(
