@@ -230,7 +230,7 @@ def doctor(
 @app.command(epilog="Example: glowplug demo --keep")
 def demo(
     data_dir: options.DataDir = DEFAULT_DATA_DIR,
-    flights: Annotated[int, typer.Option(help="How many real flights of April to predict.")] = 200,
+    flights: Annotated[int, typer.Option(help="How many real flights of April to predict.")] = 500,
     keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Leave the machine running.")] = True,
 ) -> None:
     """Real flights, real features, a real model: from raw data to predictions, in a few minutes."""
