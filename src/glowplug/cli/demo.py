@@ -72,7 +72,7 @@ def run(data_dir: pathlib.Path, *, flights: int, keep: bool) -> None:
     request = _write_request(directory, sample[0])
     output.next_steps(
         f"export KUBECONFIG={output.relative(directory.kubeconfig)}",
-        "kubectl get isvc,ksvc,revisions,pods",
+        "kubectl get isvc",
         f"glowplug predict {_NAME} -d {output.relative(request)}",
         f"glowplug logs {_NAME} -f",
         f"glowplug down{'' if data_dir == MachineConfig().data_dir else f' --data-dir {data_dir}'}",

@@ -173,5 +173,5 @@ def _announce(directory: DataDir, description: dict[str, Any]) -> None:
     output.next_steps(
         f"export KUBECONFIG={kubeconfig}",
         "kubectl apply -f my-inferenceservice.yaml",
-        "kubectl get isvc -w",
+        "kubectl get isvc",
     )

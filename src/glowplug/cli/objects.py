@@ -123,14 +123,16 @@ def resource_of(cluster: Cluster, target: Object) -> Resource:
 
 
 def _apply_one(cluster: Cluster, document: Document, *, dry_run: bool) -> Object:
-    answer, outcome = _patch(cluster, document.object, dry_run=dry_run)
+    answer, outcome, warnings = _patch(cluster, document.object, dry_run=dry_run)
+    for warning in warnings:
+        output.warned(warning)
     shown = resource_of(cluster, answer).shown
     print(f"{shown}/{answer['metadata']['name']} {outcome}{' (server dry run)' if dry_run else ''}")
     return answer
 
 
-def _patch(cluster: Cluster, target: Object, *, dry_run: bool) -> tuple[Object, str]:
-    """Server-side apply: the object as it is now, and `created`, `configured` or `unchanged`."""
+def _patch(cluster: Cluster, target: Object, *, dry_run: bool) -> tuple[Object, str, list[str]]:
+    """Server-side apply: the object as it is now, `created`, `configured` or `unchanged`, the API's warnings."""
     metadata: dict[str, Any] = target.get("metadata") or {}
     resource = resource_of(cluster, target)
     path = resource.path(metadata.get("namespace") or cluster.namespace, metadata.get("name", ""))
@@ -143,11 +145,13 @@ def _patch(cluster: Cluster, target: Object, *, dry_run: bool) -> tuple[Object, 
         params={**params, "dryRun": "All"} if dry_run else params,
         headers={"Content-Type": "application/apply-patch+yaml"},
     )
-    for warning in response.headers.get_list("Warning"):
-        output.warned(warning.removeprefix(_WARNING_CODE).strip('"'))
+    warnings = [
+        warning.removeprefix(_WARNING_CODE).strip('"') for warning in response.headers.get_list("Warning")
+    ]
     answer: Object = response.json()
     after = answer["metadata"].get("resourceVersion")
-    return answer, "created" if before is None else "unchanged" if before == after else "configured"
+    outcome = "created" if before is None else "unchanged" if before == after else "configured"
+    return answer, outcome, warnings
 
 
 def _resource_version(cluster: Cluster, path: str) -> str | None:

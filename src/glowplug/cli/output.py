@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -42,11 +44,22 @@ def warned(text: str) -> None:
 
 
 def next_steps(*commands: str) -> None:
-    """The commands to type next, one a line."""
+    """The commands to type next, one a line, as they can be typed here."""
     console = stderr()
     console.print("\nnext:")
     for command in commands:
-        console.print(f"  {_plain(command)}")
+        console.print(f"  {_plain(_typed(command))}")
+
+
+def _typed(command: str) -> str:
+    """`command` with the path of our own program where PATH does not lead to it, and without kubectl where none is."""
+    verb, _, rest = command.partition(" ")
+    own = pathlib.Path(sys.executable).parent / "glowplug"
+    if verb == "kubectl" and shutil.which("kubectl") is None:
+        verb = "glowplug"
+    if verb != "glowplug" or shutil.which("glowplug") == str(own) or not own.exists():
+        return f"{verb} {rest}".strip()
+    return f"{relative(own)} {rest}".strip()
 
 
 @contextmanager

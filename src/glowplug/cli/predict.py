@@ -34,7 +34,7 @@ def service_url(cluster: Cluster, name: str) -> str:
     )
     raise GlowplugError(
         f'InferenceService "{name}" has no URL yet ({reasons or "no status"})',
-        hint=f"`glowplug get isvc {name} -w` waits for it; `glowplug logs {name}` shows its output",
+        hint=f"`kubectl get isvc {name} -w` shows when it has one; `glowplug logs {name}` shows its output",
     )
 
 
