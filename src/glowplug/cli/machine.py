@@ -11,6 +11,8 @@ import sys
 import time
 from typing import Any
 
+import psutil
+
 from glowplug.cli import output
 from glowplug.cli.kube import Cluster, connect
 from glowplug.errors import ConfigError, DataDirHeld, GlowplugError
@@ -56,7 +58,11 @@ def start_detached(config: MachineConfig) -> dict[str, Any]:
         "--domain", config.domain,
         *(part for folder in config.unit_dirs for part in ("--units", str(folder))),
     ]  # fmt: skip
-    with directory.log.open("wb") as log:
+    try:
+        log = directory.log.open("wb")
+    except OSError as error:
+        raise directory.unusable(error) from error
+    with log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
@@ -73,13 +79,22 @@ def down(data_dir: pathlib.Path, timeout_s: float) -> None:
     with output.step(f"stopping the machine (process {pid})"):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + timeout_s
-        while directory.holder() == pid:
+        # The directory is let go a moment before the process ends.
+        while directory.holder() == pid or _is_running(pid):
             if time.monotonic() > deadline:
                 raise GlowplugError(
                     f"process {pid} has not stopped within {timeout_s:.0f} s",
                     hint=f"`kill -9 {pid}` ends it; acknowledged state survives, and its pods end with it",
                 )
             time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether the process has yet to end; one that has, and that nobody has waited for, is a zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def print_status(data_dir: pathlib.Path, form: str) -> None:
@@ -161,6 +176,9 @@ def _wait_until_up(directory: DataDir, process: subprocess.Popen[bytes]) -> dict
 
 def _last_lines(path: pathlib.Path) -> str:
     lines = path.read_text(errors="replace").splitlines()
+    if not lines:
+        # A full disk takes no message about a full disk.
+        return f"    {path} is empty; `glowplug up` without --detach shows what is wrong"
     return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
 
 

@@ -78,7 +78,8 @@ def apply_quietly(cluster: Cluster, target: Object) -> Object:
 
 def located(error: ApiError, document: Document) -> GlowplugError:
     """`error` with each cause led by the file and line of its field."""
-    lines = [document.describe(cause) for cause in error.causes]
+    causes = sorted(error.causes, key=lambda cause: document.line_of(cause.field))
+    lines = [document.describe(cause) for cause in causes]
     head = f"{document.source}:{document.line} {_identity(document.object)}: "
     return GlowplugError(
         "\n    ".join([head + (error.message if not lines else "is refused"), *lines]), hint=error.hint

@@ -27,13 +27,10 @@ def service_url(cluster: Cluster, name: str) -> str:
     status = cluster.get(f"{root}/{name}").get("status") or {}
     if url := status.get("url"):
         return str(url)
-    reasons = "; ".join(
-        f"{condition['type']}: {condition.get('message') or condition.get('reason') or condition['status']}"
-        for condition in status.get("conditions", ())
-        if condition["status"] != "True"
-    )
+    ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+    why = ready.get("message") or ready.get("reason") or "it was applied a moment ago"
     raise GlowplugError(
-        f'InferenceService "{name}" has no URL yet ({reasons or "no status"})',
+        f'InferenceService "{name}" has no URL yet: {why}',
         hint=f"`kubectl get isvc {name} -w` shows when it has one; `glowplug logs {name}` shows its output",
     )
 
