@@ -36,7 +36,7 @@ def condition_messages(machine: MachineLab, name: str) -> str:
 
 def test_missing_model_file(machine: MachineLab, bystander: str, tmp_path: pathlib.Path) -> None:
     machine.apply(inference_service("missing", tmp_path / "nowhere"))
-    wait_for(
+    assert wait_for(
         lambda: str(tmp_path / "nowhere") in condition_messages(machine, "missing"),
         "the missing path to be named",
     )
@@ -48,7 +48,9 @@ def test_unreadable_model(machine: MachineLab, bystander: str, tmp_path: pathlib
     folder.mkdir()
     (folder / "model.ubj").write_bytes(b"this is no booster")
     machine.apply(inference_service("broken", folder))
-    wait_for(lambda: "model.ubj" in condition_messages(machine, "broken"), "the broken file to be named")
+    assert wait_for(
+        lambda: "model.ubj" in condition_messages(machine, "broken"), "the broken file to be named"
+    )
     machine.delete("broken")
 
 
@@ -63,7 +65,9 @@ def test_predictor_that_dies_at_start(machine: MachineLab, bystander: str) -> No
         }
     ]
     machine.apply(service)
-    wait_for(lambda: "the fuse blew" in condition_messages(machine, "dying"), "the last line to be shown")
+    assert wait_for(
+        lambda: "the fuse blew" in condition_messages(machine, "dying"), "the last line to be shown"
+    )
     pods = machine.kubectl("get", "pods", "-lserving.kserve.io/inferenceservice=dying", check=False).stdout
     assert "CrashLoopBackOff" in pods or "Error" in pods or not pods.strip()
     machine.delete("dying")
@@ -76,7 +80,7 @@ def test_unknown_image_lists_the_known(machine: MachineLab, bystander: str) -> N
         {"name": "kserve-container", "image": "example/nobody-knows:1"}
     ]
     machine.apply(service)
-    wait_for(
+    assert wait_for(
         lambda: "glowplug/xgboost" in condition_messages(machine, "unknown"), "the known images to be listed"
     )
     machine.delete("unknown")
@@ -172,7 +176,9 @@ def test_nothing_outlives_a_killed_machine_and_everything_comes_back(
     own_machine.up()
     own_machine.wait_ready("phoenix")
     assert own_machine.get("isvc", "phoenix")["metadata"]["uid"] == uid
-    wait_for(lambda: own_machine.infer("phoenix", ROWS).status_code == 200, "the model to answer again")
+    assert wait_for(
+        lambda: own_machine.infer("phoenix", ROWS).status_code == 200, "the model to answer again"
+    )
     revisions = own_machine.get("revisions")["items"]
     assert [revision["metadata"]["name"] for revision in revisions] == ["phoenix-predictor-00001"]
 
@@ -192,11 +198,11 @@ def test_a_killed_replica_is_restarted(own_machine: MachineLab, small_model: pat
     own_machine.wait_ready("hit")
     predictor = next(p for p in own_machine.processes() if "glowplug_xgboost" in " ".join(p.cmdline()))
     os.kill(predictor.pid, 9)
-    wait_for(
+    assert wait_for(
         lambda: own_machine.get("pods")["items"][0]["status"]["containerStatuses"][0]["restartCount"] >= 1,
         "the restart to be counted",
     )
-    wait_for(lambda: own_machine.infer("hit", ROWS).status_code == 200, "the model to answer again")
+    assert wait_for(lambda: own_machine.infer("hit", ROWS).status_code == 200, "the model to answer again")
 
 
 def test_kubeconfig_is_for_its_owner_only(machine: MachineLab) -> None:

@@ -124,12 +124,12 @@ def test_canary_percent_and_rollback(machine: MachineLab, served: str, tmp_path:
         return {target["revisionName"]: target.get("percent", 0) for target in listed}
 
     first, second = f"{served}-predictor-00001", f"{served}-predictor-00002"
-    wait_for(lambda: traffic() == {first: 70, second: 30}, "the canary's share")
+    assert wait_for(lambda: traffic() == {first: 70, second: 30}, "the canary's share")
     assert {machine.infer(served, ROWS).status_code for _ in range(20)} == {200}
     machine.kubectl(
         "patch", "isvc", served, "--type=merge", "-p", '{"spec":{"predictor":{"canaryTrafficPercent":0}}}'
     )
-    wait_for(lambda: traffic().get(first) == 100, "the rollback")
+    assert wait_for(lambda: traffic().get(first) == 100, "the rollback")
 
 
 def test_transformer_as_a_component_of_its_own(

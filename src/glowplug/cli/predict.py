@@ -27,7 +27,7 @@ def service_url(cluster: Cluster, name: str) -> str:
     status = cluster.get(f"{root}/{name}").get("status") or {}
     if url := status.get("url"):
         return str(url)
-    ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+    ready: Object = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
     why = ready.get("message") or ready.get("reason") or "it was applied a moment ago"
     raise GlowplugError(
         f'InferenceService "{name}" has no URL yet: {why}',
