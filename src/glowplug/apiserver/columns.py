@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from glowplug.apiserver.columns_paths import json_path
-from glowplug.apiserver.durations import age, parse_time
+from glowplug.apiserver.durations import age
+from glowplug.spec.times import parse_time
 
 Object = dict[str, Any]
 Cell = str | int | float | bool | None

@@ -7,7 +7,8 @@ from typing import Any
 
 from glowplug.apiserver.columns import AGE, NAME, Cell, Column
 from glowplug.apiserver.columns_pods import POD_COLUMNS
-from glowplug.apiserver.durations import age, human_duration, parse_time
+from glowplug.apiserver.durations import age, human_duration
+from glowplug.spec.times import parse_time
 
 Object = dict[str, Any]
 

@@ -13,7 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from glowplug.apiserver.columns import AGE, NAME, Cell, Column
-from glowplug.apiserver.durations import human_duration, parse_time
+from glowplug.apiserver.durations import human_duration
+from glowplug.spec.times import parse_time
 
 Object = dict[str, Any]
 

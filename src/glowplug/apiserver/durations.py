@@ -6,7 +6,9 @@ Pure: the caller passes `now`.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
+
+from glowplug.spec.times import parse_time
 
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
@@ -50,29 +52,6 @@ def _two_units(seconds: int, large_s: int, large: str, small_s: int, small: str)
     """`5m12s`, or `5m` when the rest is less than one of the small unit."""
     rest = seconds % large_s // small_s
     return f"{seconds // large_s}{large}{rest}{small}" if rest else f"{seconds // large_s}{large}"
-
-
-def parse_time(text: object) -> datetime | None:
-    """A Kubernetes timestamp (RFC 3339, with or without microseconds) as an aware UTC time; None if it is none."""
-    if not isinstance(text, str) or not text:
-        return None
-    try:
-        moment = datetime.fromisoformat(_python_310_form(text))
-    except ValueError:
-        return None
-    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-
-
-def _python_310_form(text: str) -> str:
-    """Python 3.10 reads `+00:00` but not `Z`, and only 3 or 6 digits of a second."""
-    if text[-1] in "zZ":
-        text = text[:-1] + "+00:00"
-    if len(text) > 19 and text[19] == ".":
-        end = 20
-        while end < len(text) and text[end].isdigit():
-            end += 1
-        text = f"{text[:20]}{text[20:end][:6]:0<6}{text[end:]}"
-    return text
 
 
 def age(timestamp: object, now: datetime) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import OrderedDict
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 import anyio
 
@@ -19,6 +19,7 @@ from glowplug.apiserver.finalizers import timestamp
 from glowplug.apiserver.objects import DEFAULT_NAMESPACE, Objects
 from glowplug.errors import ApiError, Forbidden, NotFound
 from glowplug.spec.kinds import EVENT
+from glowplug.spec.times import parse_time
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +103,8 @@ def last_seen(event: Object) -> datetime | None:
         event.get("eventTime"),
         event["metadata"].get("creationTimestamp"),
     ):
-        try:
-            moment = datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-        except ValueError:
-            continue
-        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        if (moment := parse_time(text)) is not None:
+            return moment
     return None
 
 

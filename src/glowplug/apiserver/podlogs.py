@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import datetime, timezone
+from datetime import datetime
 from math import ceil
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from glowplug.apiserver.options import flag, number
 from glowplug.apiserver.routes import Target
 from glowplug.errors import ApiError, BadRequest
 from glowplug.spec.kinds import POD
+from glowplug.spec.times import parse_time
 
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
@@ -84,11 +85,9 @@ def _since_s(query: dict[str, str], now: datetime) -> int | None:
         return number(query, "sinceSeconds")
     if query.get("sinceSeconds"):
         raise BadRequest("only one of sinceSeconds and sinceTime may be given")
-    try:
-        since = datetime.fromisoformat(query["sinceTime"].replace("Z", "+00:00"))
-    except ValueError as error:
-        raise BadRequest(f"sinceTime is {query['sinceTime']!r}, must be a time of RFC 3339") from error
-    since = since if since.tzinfo else since.replace(tzinfo=timezone.utc)
+    since = parse_time(query["sinceTime"])
+    if since is None:
+        raise BadRequest(f"sinceTime is {query['sinceTime']!r}, must be a time of RFC 3339")
     return max(0, ceil((now - since).total_seconds()))
 
 

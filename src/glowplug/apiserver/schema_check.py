@@ -141,6 +141,7 @@ class _Walk:
                 return self._wrong_type(value, kind, path)
             if int(value) not in _INT64:
                 self.problems.append(Problem(path, f"Invalid value: {_shown(value)}: must fit in 64 bits"))
+                return value
             return int(value)
         return value
 

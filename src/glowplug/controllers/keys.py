@@ -64,6 +64,7 @@ BY_REVISION = "revision"
 BY_CONFIGURATION = "configuration"
 BY_ROUTE = "route"
 BY_RUNTIME = "runtime"
+BY_OWNER = "owner"
 
 # The owners whose keys a change of an owned object wakes.
 _OWNERS: dict[Kind, Kind] = {
@@ -168,6 +169,10 @@ def _relations(kind: Kind, obj: Object) -> Iterable[Relation]:
             yield Relation(kind, BY_ROUTE, namespace, route)
     elif kind == kinds.ROUTE:
         yield from _targets(obj)
+    elif kind == kinds.KNATIVE_SERVICE:
+        owner = owner_name(obj, kinds.INFERENCE_SERVICE)
+        if owner:
+            yield Relation(kind, BY_OWNER, namespace, owner)
     elif kind == kinds.INFERENCE_SERVICE:
         status = at(obj, "status") or {}
         used = status.get("servingRuntimeName") or status.get("clusterServingRuntimeName") or ""

@@ -24,7 +24,7 @@ from .config import ControllersConfig
 from .inferenceservice import controller as inferenceservice
 from .keys import RECONCILED, WATCHED, Key
 from .knative import configuration, revision, route, service
-from .table import Name, Traffic
+from .table import Published
 from .world import Change, EventRecorder, Objects, World
 
 _log = logging.getLogger("glowplug.controllers")
@@ -122,17 +122,23 @@ class Controllers:
         """When the earliest timer ends, in seconds since the epoch."""
         return self._world.queue.next_due()
 
-    def take_table(self) -> tuple[RouteTable, dict[Name, Traffic]] | None:
+    def take_table(self) -> tuple[RouteTable, Published] | None:
         """The table to publish, if it changed; call it when no key is due, `confirm` what came with it later."""
         return self._world.book.snapshot() if self._world.book.is_dirty else None
 
-    def confirm(self, published: dict[Name, Traffic]) -> None:
+    def confirm(self, published: Published) -> None:
         """The router runs the table that `take_table` gave with this."""
-        routes, left = self._world.book.confirm(published)
-        for namespace, name in sorted(routes):
-            self._world.queue.add(Key(kinds.ROUTE, namespace, name))
-        for namespace, name in (name.split("/", 1) for name in sorted(left)):
-            self._world.queue.add(Key(kinds.REVISION, namespace, name))
+        confirmation = self._world.book.confirm(published)
+        revisions = {
+            (namespace, name) for namespace, _, name in (r.partition("/") for r in confirmation.revisions)
+        }
+        for kind, names in (
+            (kinds.ROUTE, confirmation.routes),
+            (kinds.INFERENCE_SERVICE, confirmation.aliases),
+            (kinds.REVISION, revisions),
+        ):
+            for namespace, name in sorted(names):
+                self._world.queue.add(Key(kind, namespace, name))
         self._woken.set()
 
     def _reconcile(self, key: Key) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from glowplug.spec.kinds import Kind
+from glowplug.spec.times import parse_time
 
 Object = dict[str, Any]
 _T = TypeVar("_T")
@@ -119,12 +120,8 @@ def timestamp(now: float) -> str:
 
 def seconds(text: str | None) -> float | None:
     """The inverse of `timestamp`; also takes fractions; None for what is not a time."""
-    if not text:
-        return None
-    try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return None
+    moment = parse_time(text)
+    return None if moment is None else moment.timestamp()
 
 
 def child_name(parent: str, suffix: str) -> str:

@@ -32,6 +32,23 @@ class Traffic:
         return frozenset([split.revision for split in self.splits] + [revision for _, revision in self.tags])
 
 
+@dataclass(frozen=True)
+class Published:
+    """What a table was assembled from, as far as it matters when the router runs it."""
+
+    routes: Mapping[Name, Traffic]
+    aliases: Mapping[Name, str]
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """What a confirmed table changed: routes and aliases by name, and revisions (`namespace/name`) that were left."""
+
+    routes: frozenset[Name]
+    aliases: frozenset[Name]
+    revisions: frozenset[str]
+
+
 class RouteBook:
     """Contributions to the table by (namespace, name), and the table that the router has confirmed."""
 
@@ -40,7 +57,7 @@ class RouteBook:
         self._routes: dict[Name, Traffic] = {}
         self._aliases: dict[Name, str] = {}
         self._backends: dict[str, Backend] = {}
-        self._confirmed: dict[Name, Traffic] = {}
+        self._confirmed = Published({}, {})
         self._uses: dict[str, int] = {}
         self.is_dirty = False
 
@@ -73,26 +90,33 @@ class RouteBook:
     def is_confirmed(self, namespace: str, name: str) -> bool:
         """Whether the router runs this route as it is decided now."""
         decided = self._routes.get((namespace, name))
-        return decided is not None and self._confirmed.get((namespace, name)) == decided
+        return decided is not None and self._confirmed.routes.get((namespace, name)) == decided
 
-    def snapshot(self) -> tuple[RouteTable, dict[Name, Traffic]]:
+    def is_alias_confirmed(self, namespace: str, name: str, route: str) -> bool:
+        """Whether the router leads this alias to `route`, and that to where it is decided to lead."""
+        is_in_force = self._confirmed.aliases.get((namespace, name)) == route
+        return is_in_force and self.is_confirmed(namespace, route)
+
+    def snapshot(self) -> tuple[RouteTable, Published]:
         """The table to publish, with what to `confirm` once the router runs it."""
         self.is_dirty = False
-        return assemble(self._config, self._routes, self._aliases, self._backends), dict(self._routes)
+        table = assemble(self._config, self._routes, self._aliases, self._backends)
+        return table, Published(dict(self._routes), dict(self._aliases))
 
-    def confirm(self, published: Mapping[Name, Traffic]) -> tuple[set[Name], set[str]]:
-        """The router runs that table now: returns the routes whose confirmation changed, and the revisions left."""
-        before = self._confirmed
-        self._confirmed = dict(published)
-        changed = {
-            name for name in before.keys() | published.keys() if before.get(name) != published.get(name)
-        }
+    def confirm(self, published: Published) -> Confirmation:
+        """The router runs that table now."""
+        before, self._confirmed = self._confirmed, published
+        routes = _changed(before.routes, published.routes)
         left: set[str] = set()
-        for name in changed:
-            self._count(published.get(name), 1)
-            self._count(before.get(name), -1)
-            left |= _revisions(before.get(name)) - _revisions(published.get(name))
-        return changed, {revision for revision in left if not self.is_routed(revision)}
+        for name in routes:
+            self._count(published.routes.get(name), 1)
+            self._count(before.routes.get(name), -1)
+            left |= _revisions(before.routes.get(name)) - _revisions(published.routes.get(name))
+        return Confirmation(
+            routes=routes,
+            aliases=_changed(before.aliases, published.aliases),
+            revisions=frozenset(revision for revision in left if not self.is_routed(revision)),
+        )
 
     def _count(self, traffic: Traffic | None, by: int) -> None:
         for revision in _revisions(traffic):
@@ -155,6 +179,10 @@ def merge(splits: Iterable[Split]) -> tuple[Split, ...]:
 
 def _revisions(traffic: Traffic | None) -> frozenset[str]:
     return traffic.revisions if traffic else frozenset()
+
+
+def _changed(before: Mapping[Name, _V], after: Mapping[Name, _V]) -> frozenset[Name]:
+    return frozenset(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def _put(into: dict[_K, _V], key: _K, value: _V | None) -> None:

@@ -80,7 +80,7 @@ def register(
     """
     content = _content_hash(candidate.directory)
     progress("importing MLflow", 0, _STEPS)
-    with _explained(config.uri):
+    with _explained(config.uri, candidate.name):
         _import()
         progress("opening the registry", 1, _STEPS)
         client = _client(config)
@@ -101,7 +101,7 @@ def register(
 
 def resolve(config: RegistryConfig, name: str, which: str) -> ModelVersion:
     """The version with this number or alias. Raises `StorageError` if there is none."""
-    with _explained(config.uri):
+    with _explained(config.uri, name):
         client = _client(config)
         if which.isdecimal():
             return _version(client, client.get_model_version(name, which))
@@ -119,7 +119,7 @@ def download(config: RegistryConfig, name: str, which: str, directory: Path) -> 
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=directory.parent, prefix=".download-") as draft,
-        _explained(config.uri),
+        _explained(config.uri, name),
     ):
         from mlflow.artifacts import download_artifacts
 
@@ -205,14 +205,15 @@ def _content_hash(directory: Path) -> str:
 
 
 class _explained:
-    """MLflow's own errors, database and file errors among them, as one `StorageError` that names the registry."""
+    """MLflow's own errors, database and file errors among them, as one `StorageError` that names registry and model."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, name: str) -> None:
         self._uri = uri
+        self._name = name
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, GlowplugError):
-            raise StorageError(f"the model registry at {self._uri}: {error}") from error
+            raise StorageError(f"the model registry at {self._uri}: model {self._name}: {error}") from error

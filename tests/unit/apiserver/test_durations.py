@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowplug.apiserver.durations import age, human_duration, parse_time
+from glowplug.apiserver.durations import age, human_duration
+from glowplug.spec.times import parse_time
 
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 365 * 86400
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)

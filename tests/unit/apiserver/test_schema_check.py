@@ -79,6 +79,14 @@ def test_numbers_of_json_are_read_as_they_are_meant() -> None:
     assert predictor["model"]["livenessProbe"]["httpGet"]["port"] == 8080
 
 
+def test_a_whole_number_too_large_is_told_as_it_was_given() -> None:
+    found = _isvc(minReplicas=2.0**63)
+    assert [problem.message for problem in found.problems] == [
+        "Invalid value: 9.223372036854776e+18: must fit in 64 bits"
+    ]
+    assert check(SCHEMAS, kinds.INFERENCE_SERVICE, found.object).problems == found.problems
+
+
 def test_null_is_absent() -> None:
     obj = inference_service(logger=None)
     obj["metadata"]["creationTimestamp"] = None

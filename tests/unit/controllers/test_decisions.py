@@ -17,7 +17,7 @@ from glowplug.controllers.knative.pods import PodPlan, find_trouble, plan_pods
 from glowplug.controllers.knative.scaling import Bounds, Phase, decide_scale, progress_deadline
 from glowplug.controllers.metadata import child_name, seconds, timestamp
 from glowplug.controllers.queue import WorkQueue
-from glowplug.controllers.table import RouteBook, Traffic
+from glowplug.controllers.table import Confirmation, RouteBook, Traffic
 from glowplug.spec import kinds
 from glowplug.spec.routes import Split
 
@@ -62,7 +62,7 @@ class TestNames:
 
     def test_times_go_back_and_forth(self) -> None:
         assert seconds(timestamp(NOW)) == NOW
-        assert seconds("2026-02-02T02:40:00.5Z") == seconds("2026-02-02T02:40:00Z") + 0.5  # type: ignore[operator]
+        assert seconds("2026-02-02T02:40:00.500Z") == seconds("2026-02-02T02:40:00Z") + 0.5  # type: ignore[operator]
         assert seconds("yesterday") is None and seconds(None) is None
 
 
@@ -123,6 +123,10 @@ class TestPods:
         leaving["metadata"]["deletionTimestamp"] = timestamp(NOW)
         assert plan_pods([leaving], 1, NOW, 10) == PodPlan(create=1)
 
+    def test_one_that_failed_and_rests_goes_before_one_that_works(self) -> None:
+        pods = [pod("a", True), pod("b", age=4, phase="Failed"), pod("c", False)]
+        assert plan_pods(pods, 2, NOW, 10) == PodPlan(delete=("b",))
+
     def test_a_failed_one_is_replaced_after_its_back_off(self) -> None:
         assert plan_pods([pod("a", age=4, phase="Failed")], 1, NOW, 10) == PodPlan(due=NOW + 6)
         assert plan_pods([pod("a", age=10, phase="Failed")], 1, NOW, 10) == PodPlan(create=1, delete=("a",))
@@ -143,8 +147,7 @@ class TestPods:
             pods.append(made)
         plan = plan_pods(pods, desired, NOW, 10)
         live = [p for p in pods if "deletionTimestamp" not in p["metadata"]]
-        left = len(live) - len(plan.delete) + plan.create
-        assert left == desired
+        assert len(live) - len(plan.delete) + plan.create == desired
         assert not (
             plan.create and any(not is_failed(p) for p in pods if p["metadata"]["name"] in plan.delete)
         )
@@ -204,6 +207,10 @@ class TestScaling:
         assert progress_deadline(revision, 600) == expected
 
 
+def confirmation(route: str, *left: str) -> Confirmation:
+    return Confirmation(frozenset({("n", route)}), frozenset(), frozenset(left))
+
+
 class TestBook:
     def test_a_name_is_taken_once(self) -> None:
         book = RouteBook(ControllersConfig())
@@ -222,16 +229,16 @@ class TestBook:
     def test_a_revision_is_routed_until_the_router_confirms_that_it_is_not(self) -> None:
         book = RouteBook(ControllersConfig())
         book.set_route("n", "a", Traffic((Split("n/r1", 100),)))
-        assert book.confirm(book.snapshot()[1]) == ({("n", "a")}, set())
+        assert book.confirm(book.snapshot()[1]) == confirmation("a")
         assert book.is_confirmed("n", "a")
         book.set_route("n", "a", Traffic((Split("n/r2", 100),)))
         assert book.is_routed("n/r1") and book.is_routed("n/r2") and not book.is_confirmed("n", "a")
         published = book.snapshot()[1]
-        assert book.confirm(published) == ({("n", "a")}, {"n/r1"})
+        assert book.confirm(published) == confirmation("a", "n/r1")
         assert not book.is_routed("n/r1") and book.is_confirmed("n", "a")
         book.set_route("n", "a", None)
         assert book.is_routed("n/r2")
-        assert book.confirm(book.snapshot()[1]) == ({("n", "a")}, {"n/r2"})
+        assert book.confirm(book.snapshot()[1]) == confirmation("a", "n/r2")
 
     def test_pods_of_a_revision_without_routes_publish_nothing(self) -> None:
         book = RouteBook(ControllersConfig())

@@ -248,6 +248,52 @@ def test_a_transformer_of_its_own_finds_its_predictor_and_takes_the_requests() -
     machine.assert_settled()
 
 
+def test_a_transformer_that_is_added_takes_the_requests_when_it_is_ready() -> None:
+    machine = with_runtime()
+    apply(machine)
+    apply(machine, transformer={"containers": [{"image": f"lookup-{HANG}"}]})
+    machine.advance(60)
+    machine.restart()
+    machine.settle()
+    assert machine.splits("flights") == {"flights-predictor-00001": 100}
+    assert condition(machine)[0] == "Unknown" and condition(machine, "TransformerReady")[0] == "Unknown"
+    (pod,) = machine.pods("flights-transformer-00001")
+    machine.node.orders[pod["metadata"]["name"]] = READY
+    machine.settle()
+    assert machine.splits("flights") == {"flights-transformer-00001": 100}
+    assert condition(machine)[0] == "True"
+    machine.node.orders[pod["metadata"]["name"]] = CRASH
+    machine.advance(60)
+    machine.restart()
+    machine.settle()
+    assert machine.splits("flights") == {"flights-transformer-00001": 100}, "nobody gets past a transformer"
+
+
+def test_a_transformer_that_is_removed_stays_until_its_predictor_is_ready() -> None:
+    machine = with_runtime()
+    apply(machine, transformer={"containers": [{"image": "lookup"}]})
+    apply(machine, predictor={"containers": [{"image": f"v2-{HANG}"}]})
+    machine.advance(60)
+    machine.restart()
+    machine.settle()
+    assert machine.splits("flights") == {"flights-transformer-00001": 100}
+    assert len(machine.pods("flights-transformer-00001")) == 1
+    machine.node.orders[machine.pods("flights-predictor-00002")[0]["metadata"]["name"]] = READY
+    machine.advance(60)
+    assert machine.splits("flights") == {"flights-predictor-00002": 100}
+    assert machine.names(kinds.KNATIVE_SERVICE) == ["flights-predictor"]
+    machine.assert_settled()
+
+
+def test_a_first_deployment_answers_only_with_its_transformer() -> None:
+    machine = with_runtime()
+    apply(machine, transformer={"containers": [{"image": f"lookup-{HANG}"}]})
+    machine.advance(10)
+    assert machine.condition(kinds.KNATIVE_SERVICE, "flights-predictor")[0] == "True"
+    assert machine.splits("flights") == {}
+    assert "url" not in status_of(machine)
+
+
 def test_arguments_of_the_user_s_are_not_added_again() -> None:
     machine = with_runtime()
     args = ["--model_name=x", "--predictor_host=elsewhere:80", "--http_port=9090"]

@@ -12,7 +12,7 @@ from glowplug.errors import Invalid, Problem
 from glowplug.spec import inferenceservice, kinds, knativeservice
 
 from .. import addresses, conditions
-from ..keys import BY_REVISION
+from ..keys import BY_OWNER, BY_REVISION
 from ..metadata import (
     Object,
     annotations_of,
@@ -30,7 +30,14 @@ from .component import PREDICTOR, TRANSFORMER, Component, make_knative_service
 from .modelstatus import model_status, rejected
 from .predictor import build_predictor, predictor_name
 from .runtimes import Rejection
-from .status import RECONCILE_FAILED, Observed, inference_service_status, stopped_status
+from .status import (
+    RECONCILE_FAILED,
+    Observed,
+    choose_entrance,
+    inference_service_status,
+    is_up_to_date,
+    stopped_status,
+)
 from .transformer import build_transformer, transformer_name
 
 
@@ -43,42 +50,49 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     wanted = inferenceservice.default(isvc)
     has_transformer = at(wanted, "spec", "transformer") is not None
     if is_stopped(isvc):
-        _stop(world, isvc, wanted, has_transformer, now)
+        _stop(world, isvc, has_transformer, now)
         return
     if annotations_of(isvc).get(DISABLE_AUTO_UPDATE) == "true" and conditions.is_true(isvc):
-        world.book.set_alias(namespace, name, _entrance(wanted, has_transformer))
+        entrance = transformer_name(wanted) if has_transformer else predictor_name(wanted)
+        world.book.set_alias(namespace, name, entrance)
         return
     components = [_reconcile_component(world, isvc, wanted, PREDICTOR)]
     if has_transformer:
         components.append(_reconcile_component(world, isvc, wanted, TRANSFORMER))
-    else:
-        _delete_service(world, isvc, transformer_name(isvc))
-    world.book.set_alias(namespace, name, _entrance(wanted, has_transformer))
     url = addresses.url(world.config, namespace, name)
     status = inference_service_status(isvc, components, url, now)
+    stale = _stale_services(world, isvc, components)
+    serving = [name_of(service) for service in stale if at(service, "status", "traffic")]
+    entrance = choose_entrance(isvc, status, components, serving)
+    world.book.set_alias(namespace, name, entrance)
+    if all(is_up_to_date(observed.service) for observed in components):
+        _delete_replaced(world, isvc, stale, entrance)
     status["modelStatus"] = _model_status(world, isvc, status, components[0], now)
     world.update_status(kinds.INFERENCE_SERVICE, isvc, status)
     _record(world, isvc, status, components)
 
 
-def _entrance(isvc: Object, has_transformer: bool) -> str:
-    return transformer_name(isvc) if has_transformer else predictor_name(isvc)
-
-
-def _stop(world: World, isvc: Object, wanted: Object, has_transformer: bool, now: float) -> None:
+def _stop(world: World, isvc: Object, has_transformer: bool, now: float) -> None:
     types = [PREDICTOR, TRANSFORMER] if has_transformer else [PREDICTOR]
-    _delete_service(world, isvc, predictor_name(wanted))
-    _delete_service(world, isvc, transformer_name(wanted))
+    for service in world.owned(kinds.KNATIVE_SERVICE, BY_OWNER, isvc):
+        world.delete(kinds.KNATIVE_SERVICE, service)
     world.book.set_alias(namespace_of(isvc), name_of(isvc), None)
     status = stopped_status(isvc, types, now)
     world.update_status(kinds.INFERENCE_SERVICE, isvc, status)
     _record(world, isvc, status, [])
 
 
-def _delete_service(world: World, isvc: Object, name: str) -> None:
-    service = world.get(kinds.KNATIVE_SERVICE, namespace_of(isvc), name)
-    if service is not None and is_controlled_by(service, isvc) and not is_deleting(service):
-        world.delete(kinds.KNATIVE_SERVICE, service)
+def _stale_services(world: World, isvc: Object, components: list[Observed]) -> list[Object]:
+    wanted = {observed.name for observed in components}
+    owned = world.owned(kinds.KNATIVE_SERVICE, BY_OWNER, isvc)
+    return [service for service in owned if name_of(service) not in wanted and not is_deleting(service)]
+
+
+def _delete_replaced(world: World, isvc: Object, stale: list[Object], entrance: str) -> None:
+    # Requests still come in by the old way until the router has confirmed the new one.
+    if stale and world.book.is_alias_confirmed(namespace_of(isvc), name_of(isvc), entrance):
+        for service in stale:
+            world.delete(kinds.KNATIVE_SERVICE, service)
 
 
 def _reconcile_component(world: World, isvc: Object, wanted: Object, type: str) -> Observed:
@@ -86,10 +100,10 @@ def _reconcile_component(world: World, isvc: Object, wanted: Object, type: str) 
     service = world.get(kinds.KNATIVE_SERVICE, namespace_of(isvc), name)
     if service is not None and not is_controlled_by(service, isvc):
         message = f'there is an existing Knative Service "{name}" that this InferenceService does not own'
-        return Observed(type, None, Rejection(RECONCILE_FAILED, message))
+        return Observed(type, name, None, Rejection(RECONCILE_FAILED, message))
     component = _build(world, wanted, type)
     if isinstance(component, Rejection):
-        return Observed(type, service, component)
+        return Observed(type, name, service, component)
     rolled_out = (
         at(isvc, "status", "components", type, "latestRolledoutRevision") if service is not None else None
     )
@@ -97,8 +111,8 @@ def _reconcile_component(world: World, isvc: Object, wanted: Object, type: str) 
         service = _ensure(world, service, make_knative_service(isvc, component, rolled_out))
     except Invalid as error:
         rejection = Rejection(RECONCILE_FAILED, f"fails to reconcile {type}: {error.message}")
-        return Observed(type, service, rejection, component.runtime)
-    return Observed(type, service, None, component.runtime)
+        return Observed(type, name, service, rejection, component.runtime)
+    return Observed(type, name, service, None, component.runtime)
 
 
 def _build(world: World, wanted: Object, type: str) -> Component | Rejection:

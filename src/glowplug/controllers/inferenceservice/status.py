@@ -30,6 +30,7 @@ class Observed:
     """A component as it is: its Knative Service after this reconciliation, and why its spec was not accepted."""
 
     type: str
+    name: str
     service: Object | None
     rejection: Rejection | None = None
     runtime: Runtime | None = None
@@ -64,6 +65,29 @@ def inference_service_status(isvc: Object, components: list[Observed], url: str,
     if all(map(_is_current, components)) or "observedGeneration" not in status:
         status["observedGeneration"] = generation_of(isvc)
     return status
+
+
+def choose_entrance(isvc: Object, status: Object, components: list[Observed], stale: list[str]) -> str:
+    """The Knative Service that takes the InferenceService's requests: the transformer, else the predictor.
+
+    While a new entrance has never been ready, requests go on to the one that took them before: to the predictor if a
+    transformer was added, to one of the `stale` services (with traffic, but no longer in the spec) if it was removed.
+    `status` is the new one, `isvc` still has the old one.
+    """
+    wanted = components[-1]
+    if wanted.type == TRANSFORMER:
+        was_predictor = at(isvc, "status", "url") and not at(isvc, "status", "components", TRANSFORMER, "url")
+        if was_predictor and not at(status, "components", TRANSFORMER, "url"):
+            return components[0].name
+        return wanted.name
+    return wanted.name if is_up_to_date(wanted.service) or not stale else stale[-1]
+
+
+def is_up_to_date(service: Object | None) -> bool:
+    """Whether a Knative Service is ready with its present spec."""
+    if service is None or observed_generation_of(service) != generation_of(service):
+        return False
+    return conditions.is_true(service)
 
 
 def stopped_status(isvc: Object, types: list[str], now: float) -> Object:

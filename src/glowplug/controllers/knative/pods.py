@@ -127,11 +127,10 @@ def plan_pods(pods: list[Object], desired: int, now: float, backoff_s: float) ->
     replaceable = [pod for pod in failed if _age(pod, now) >= backoff_s]
     resting = [pod for pod in failed if pod not in replaceable]
     working = [pod for pod in live if pod not in failed]
-    missing = desired - len(working) - len(resting)
-    surplus = sorted(working, key=_worth)[: max(0, len(working) - desired)]
-    ended = [*replaceable, *surplus, *(resting if len(working) >= desired else [])]
+    present = [*sorted(resting, key=_worth), *sorted(working, key=_worth)]
+    ended = [*replaceable, *present[: max(0, len(present) - desired)]]
     due = min((now + backoff_s - _age(pod, now) for pod in resting if pod not in ended), default=None)
-    return PodPlan(max(0, missing), tuple(name_of(pod) for pod in ended), due)
+    return PodPlan(max(0, desired - len(present)), tuple(name_of(pod) for pod in ended), due)
 
 
 def _worth(pod: Object) -> tuple[bool, float, str]:

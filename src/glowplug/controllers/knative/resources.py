@@ -25,6 +25,7 @@ from ..metadata import (
 from .labels import (
     ACTIVE,
     CONFIGURATION_UID,
+    KPA_CLASS,
     LAST_APPLIED,
     PENDING,
     ROLLOUT_DURATION,
@@ -105,6 +106,23 @@ def make_autoscaler(revision: Object, reachability: str) -> Object:
     """The PodAutoscaler of a revision. Its target is named as the Deployment that a cluster would have."""
     serving = serving_container(revision["spec"])
     ports = serving.get("ports") or [{}]
+    annotations = {
+        names.AUTOSCALING_CLASS: KPA_CLASS,
+        names.AUTOSCALING_METRIC: "concurrency",
+        **autoscaler_annotations(revision),
+    }
+    spec: Object = {
+        "protocolType": "h2c" if ports[0].get("name") == "h2c" else "http1",
+        "reachability": reachability,
+        "scaleTargetRef": {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "name": f"{name_of(revision)}-deployment",
+        },
+    }
+    concurrency = at(revision, "spec", "containerConcurrency")
+    if concurrency:
+        spec["containerConcurrency"] = concurrency
     return {
         "apiVersion": kinds.POD_AUTOSCALER.api_version,
         "kind": kinds.POD_AUTOSCALER.name,
@@ -112,19 +130,10 @@ def make_autoscaler(revision: Object, reachability: str) -> Object:
             "name": name_of(revision),
             "namespace": namespace_of(revision),
             "labels": child_labels(revision),
-            "annotations": autoscaler_annotations(revision),
+            "annotations": annotations,
             "ownerReferences": [reference_to(kinds.REVISION, revision)],
         },
-        "spec": {
-            "containerConcurrency": at(revision, "spec", "containerConcurrency") or 0,
-            "protocolType": "h2c" if ports[0].get("name") == "h2c" else "http1",
-            "reachability": reachability,
-            "scaleTargetRef": {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "name": f"{name_of(revision)}-deployment",
-            },
-        },
+        "spec": spec,
     }
 
 
