@@ -97,3 +97,11 @@ def test_foreground_up_stops_on_sigterm(own_machine: MachineLab) -> None:
     process.stderr.read()
     process.stderr.close()
     assert process.wait(timeout=30) == 0
+
+
+def test_without_tls_python_clients_still_log_in(own_machine: MachineLab) -> None:
+    own_machine.up("--no-tls")
+    assert own_machine.description["urls"]["api"].startswith("http://127.0.0.1:")
+    assert "No resources found" in own_machine.glowplug("get", "isvc").stderr
+    refused = own_machine.http.get(f"{own_machine.description['urls']['api']}/api/v1/pods")
+    assert refused.status_code == 401

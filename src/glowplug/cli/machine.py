@@ -56,6 +56,7 @@ def start_detached(config: MachineConfig) -> dict[str, Any]:
         "--ingress-port", str(config.ingress_port),
         "--api-port", str(config.api_port),
         "--domain", config.domain,
+        "--tls" if config.is_tls else "--no-tls",
         *(part for folder in config.unit_dirs for part in ("--units", str(folder))),
     ]  # fmt: skip
     try:
@@ -92,7 +93,7 @@ def down(data_dir: pathlib.Path, timeout_s: float) -> None:
 def _is_running(pid: int) -> bool:
     """Whether the process has yet to end; one that has, and that nobody has waited for, is a zombie."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

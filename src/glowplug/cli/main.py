@@ -63,6 +63,9 @@ def up(
     ingress_port: Annotated[int, typer.Option("--ingress-port", "--port", help="0 takes a free one.")] = 8080,
     api_port: Annotated[int, typer.Option("--api-port", help="0 takes a free one.")] = 8081,
     domain: Annotated[str, typer.Option(help="Hosts are <name>.<namespace>.<domain>.")] = "localhost",
+    tls: Annotated[
+        bool, typer.Option("--tls/--no-tls", help="HTTPS for the API; kubectl sends no token without it.")
+    ] = True,
     units: Annotated[
         Optional[list[pathlib.Path]],  # noqa: UP045
         typer.Option("--units", help="A folder of your own units; may be repeated.", metavar="DIR"),
@@ -71,7 +74,9 @@ def up(
     """Start the local machine: the Kubernetes API and the ingress, on 127.0.0.1."""
     from glowplug.cli import machine
 
-    config = MachineConfig(data_dir, ingress_port, api_port, domain, tuple(units or ()))
+    config = MachineConfig(
+        data_dir, ingress_port, api_port, is_tls=tls, domain=domain, unit_dirs=tuple(units or ())
+    )
     if detach:
         machine.up_detached(config)
     else:
@@ -81,7 +86,7 @@ def up(
 @app.command(epilog="Example: glowplug down")
 def down(
     data_dir: options.DataDir = DEFAULT_DATA_DIR,
-    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = 60.0,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait.")] = 90.0,
 ) -> None:
     """Stop the local machine; what was applied to it comes back with the next `up`."""
     from glowplug.cli import machine

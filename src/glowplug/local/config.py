@@ -15,9 +15,11 @@ class MachineConfig:
     data_dir: pathlib.Path = DEFAULT_DATA_DIR
     ingress_port: int = 8080
     api_port: int = 8081
+    # Without it kubectl cannot log in: it sends no token over plain HTTP. Python clients do.
+    is_tls: bool = True
     # `<name>.<namespace>.<domain>`: curl and browsers resolve *.localhost to this computer by themselves.
     domain: str = "localhost"
     # Folders of units beside the shipped ones.
     unit_dirs: tuple[pathlib.Path, ...] = field(default=())
-    # How long the machine waits for pods to finish their requests when it stops.
+    # How long requests in flight may go on when the machine stops.
     shutdown_timeout_s: float = 30.0

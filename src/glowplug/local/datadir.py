@@ -18,6 +18,9 @@ from typing import Any
 
 from glowplug.errors import ConfigError, DataDirHeld
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 
 @dataclass(frozen=True)
 class DataDir:
@@ -55,17 +58,30 @@ class DataDir:
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
-            raise ConfigError(
-                f"the data directory {self.root} cannot be created: {error.strerror}",
-                hint="name a folder that you may write with --data-dir",
-            ) from error
+            raise self.unusable(error) from error
+
+    def unusable(self, error: OSError) -> ConfigError:
+        """What to tell of `error`, met on a path below `root` while the machine starts."""
+        path = error.filename2 or error.filename or self.root
+        if error.errno in _NO_ROOM:
+            hint = "free some space on that disk"
+        elif error.errno in _NOT_ALLOWED:
+            hint = "name a folder that you may write with --data-dir"
+        else:
+            hint = f"move {path} away, or name another --data-dir"
+        return ConfigError(
+            f"the data directory {self.root} cannot be used: {path}: {error.strerror or error}", hint=hint
+        )
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold the directory for the block; DataDirHeld names the process that has it already."""
         self.create()
-        # Close-on-exec is Python's default, so no child keeps the lock of a machine that died.
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            # Close-on-exec is Python's default, so no child keeps the lock of a machine that died.
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise self.unusable(error) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -73,12 +89,18 @@ class DataDir:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise
                 raise self._held_error(os.pread(descriptor, 32, 0)) from error
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            self._sign(descriptor)
             yield
             self.description.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+    def _sign(self, descriptor: int) -> None:
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise self.unusable(error) from error
 
     def holder(self) -> int | None:
         """The process id of the machine that holds the directory, or None."""

@@ -21,6 +21,7 @@ from anyio.abc import TaskStatus
 from glowplug.apiserver.server import ApiServer, ApiServerConfig, State
 from glowplug.controllers import Controllers, ControllersConfig
 from glowplug.errors import GlowplugError
+from glowplug.local.clock import steady_clock
 from glowplug.local.config import MachineConfig
 from glowplug.local.datadir import DataDir
 from glowplug.local.units import install_runtimes, unit_folders
@@ -36,6 +37,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 _LOG = logging.getLogger(__name__)
+_POD_GRACE_S = 10.0
 Announce = Callable[[dict[str, Any]], None]
 Run = Callable[..., Coroutine[Any, Any, None]]
 
@@ -43,16 +45,26 @@ Run = Callable[..., Coroutine[Any, Any, None]]
 def run(config: MachineConfig, announce: Announce) -> None:
     """Run a machine until SIGTERM or SIGINT; `announce` is told once it is up.
 
-    Raises DataDirHeld, ConfigError (a port is taken, a unit is wrong), StoreFull.
+    Raises DataDirHeld, ConfigError (a port is taken, a unit is wrong, a file cannot be written), StoreFull.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     directory = DataDir.at(config.data_dir)
+    is_up = False
+
+    def up(description: dict[str, Any]) -> None:
+        nonlocal is_up
+        is_up = True
+        announce(description)
+
     with directory.held():
         try:
-            anyio.run(_run, config, directory, announce)
-        except BaseExceptionGroup as group:
-            raise _first(group) from group
+            anyio.run(_run, config, directory, up)
+        except (OSError, BaseExceptionGroup) as group:
+            error = _first(group) if isinstance(group, BaseExceptionGroup) else group
+            if isinstance(error, OSError) and not is_up:
+                raise directory.unusable(error) from group
+            raise error from group
 
 
 async def _run(config: MachineConfig, directory: DataDir, announce: Announce) -> None:
@@ -68,13 +80,15 @@ async def _run(config: MachineConfig, directory: DataDir, announce: Announce) ->
 
 async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStack) -> dict[str, Any]:
     """Start every part; what the machine says of itself."""
-    api_config = ApiServerConfig(directory.root, port=config.api_port)
-    state = State.open(api_config)
+    api_config = ApiServerConfig(directory.root, port=config.api_port, is_tls=config.is_tls)
+    clock = steady_clock()
+    state = State.open(api_config, clock=lambda: datetime.fromtimestamp(clock(), timezone.utc))
     stack.callback(state.close)
     folders = unit_folders(config.unit_dirs)
     install_runtimes(state.objects, folders)
     router = Router(
-        RouterConfig(directory.envoy, port=config.ingress_port), on_pid=lambda pid: supervisor.guard(pid)
+        RouterConfig(directory.envoy, port=config.ingress_port, drain_timeout_s=config.shutdown_timeout_s),
+        on_pid=lambda pid: supervisor.guard(pid),
     )
     supervisor = _supervisor(config, directory, state, router)
     api = ApiServer(api_config, state, supervisor)
@@ -89,7 +103,7 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
         return await router.settled()
 
     controllers = Controllers(
-        state.objects, state.recorder, publish, ControllersConfig(ingress_url, config.domain)
+        state.objects, state.recorder, publish, ControllersConfig(ingress_url, config.domain), clock
     )
     await stack.enter_async_context(_running(_without_status(controllers.run), "controllers"))
     await stack.enter_async_context(_running(api.run, "apiserver"))
@@ -111,9 +125,9 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
 
 
 def _supervisor(config: MachineConfig, directory: DataDir, state: State, router: Router) -> Supervisor:
-    settings = SupervisorConfig(
-        directory.root, sys.executable, dict(os.environ), shutdown_grace_s=config.shutdown_timeout_s
-    )
+    # The ingress has drained by then, so a pod that takes long is one whose requests nobody waits for any more.
+    grace_s = min(_POD_GRACE_S, config.shutdown_timeout_s)
+    settings = SupervisorConfig(directory.root, sys.executable, dict(os.environ), shutdown_grace_s=grace_s)
 
     def resolve(namespace: str, service: str) -> str | None:
         known = state.objects.list(KNATIVE_SERVICE, namespace)

@@ -24,6 +24,8 @@ ENDPOINT_SOURCE = "endpoint-source"
 _GRPC_SUFFIX = "/grpc"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _LEAST_REQUEST = "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
+# Of two pods the busier one is chosen in 1 of 2**5 cases.
+_CHOICES = 5
 _BUFFER_BYTES = 1024 * 1024
 _STREAM_WINDOW_BYTES = 1024 * 1024
 _CONNECTION_WINDOW_BYTES = 8 * 1024 * 1024
@@ -166,7 +168,7 @@ def _cluster(
         "eds_cluster_config": {"eds_config": _endpoint_source()},
         "connect_timeout": seconds(config.connect_timeout_s),
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
-        "load_balancing_policy": _least_request(),
+        "load_balancing_policy": _least_request(connections_per_host > 0),
         # Never back to hosts that leave because the others are few.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": limits,
@@ -183,10 +185,9 @@ def _cluster(
 
 
 def _ejection(config: RouterConfig) -> Resource:
-    """Who fails to take one connection is left out at once, and not chosen by the retry.
+    """Who fails to take one connection is left out at once.
 
-    The dead pod has the fewest requests in flight, so until the table is without it every choice would fall on it,
-    also that of the retries: the predicate against previous hosts asks again, and is given the same one.
+    A dead pod has the fewest requests in flight, so until the table is without it most choices would fall on it.
     What a model answers is no reason, and never is more than half of the pods out.
     """
     return {
@@ -217,9 +218,12 @@ def _endpoint_source() -> Resource:
     return {"resource_api_version": "V3", "api_config_source": poll}
 
 
-def _least_request() -> Resource:
-    # A full scan, not two random choices: with few pods that take one request at a time, two choices would
-    # queue behind a busy pod while another one is idle.
-    policy = {"@type": TYPE + _LEAST_REQUEST, "selection_method": "FULL_SCAN"}
+def _least_request(is_limited: bool) -> Resource:
+    # A full scan where pods take a limited number of requests at a time: fewer choices would queue behind a busy
+    # pod while another one is idle. It has one drawback: a dead pod has the fewest requests, so a retry that must
+    # not go where it has been is given the same pod again, however often it asks. So elsewhere a few random choices,
+    # among which the retry finds the other one at once.
+    choice: Resource = {"selection_method": "FULL_SCAN"} if is_limited else {"choice_count": _CHOICES}
+    policy = {"@type": TYPE + _LEAST_REQUEST, **choice}
     name = "envoy.load_balancing_policies.least_request"
     return {"policies": [{"typed_extension_config": {"name": name, "typed_config": policy}}]}

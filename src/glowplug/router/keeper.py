@@ -122,11 +122,14 @@ class Keeper:
         return status == 200
 
     async def _drain(self) -> None:
-        """Stops accepting connections, and waits until what is in flight is answered."""
+        """Stops accepting connections at the ingress, and waits until what is in flight is answered.
+
+        The local listeners go on: a transformer has yet to ask its predictor.
+        """
         if self.pid is None:
             return
         try:
-            await admin.request(self._layout.admin, "/drain_listeners", "POST")
+            await admin.request(self._layout.admin, "/drain_listeners?inboundonly", "POST")
             with anyio.move_on_after(self._config.drain_timeout_s):
                 while True:
                     if not await admin.count(self._layout.admin, REQUESTS_IN_FLIGHT):

@@ -85,6 +85,8 @@ def listener(
     return {
         "@type": TYPE + "envoy.config.listener.v3.Listener",
         "name": name,
+        # A shutdown drains what comes in, while what pods ask of each other goes on.
+        "traffic_direction": "INBOUND" if name == INGRESS else "OUTBOUND",
         "address": {"socket_address": {"address": config.host, "port_value": port}},
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         "filter_chains": [

@@ -105,7 +105,8 @@ def _retry_policy(max_retries: int) -> Resource:
                 "typed_config": {"@type": TYPE + previous_hosts},
             }
         ],
-        "host_selection_retry_max_attempts": "5",
+        # Of two pods, one of them dead and idle, a choice is the other one in 1 of 32 cases, see `clusters`.
+        "host_selection_retry_max_attempts": "100",
         "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
     }
 

@@ -67,9 +67,25 @@ class ContainerRunner:
         self._was_ready = False
         self._unhealthy = anyio.Event()
         self._kill_reason = ""
+        self._life: anyio.CancelScope | None = None
+        self._ended = anyio.Event()
 
     async def run(self) -> None:
-        """Start, follow, restart."""
+        """Start, follow, restart; until cancelled or told to `finish`."""
+        self._ended = anyio.Event()
+        try:
+            with anyio.CancelScope() as self._life:
+                await self._live()
+        finally:
+            self._ended.set()
+
+    async def finish(self) -> None:
+        """End it for good, with the pod's grace, and return when it has ended."""
+        if self._life is not None:
+            self._life.cancel()
+            await self._ended.wait()
+
+    async def _live(self) -> None:
         history = History()
         while True:
             process, log, started_at = await self._start()
@@ -111,6 +127,7 @@ class ContainerRunner:
     async def _until_exit(self, process: Process, log: ContainerLog, started_at: float) -> Run:
         """Follow a process to its end, and end it if we are cancelled."""
         assert self._command is not None
+        began = anyio.current_time()
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(
@@ -127,7 +144,7 @@ class ContainerRunner:
             code = await self._pod.grace.end(process)
             log.close()
             self._show_end(code, log, started_at)
-        return Run(code, time.time() - started_at, self._was_ready)
+        return Run(code, anyio.current_time() - began, self._was_ready)
 
     async def _end_unhealthy(self, process: Process) -> None:
         await self._unhealthy.wait()

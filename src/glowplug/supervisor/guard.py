@@ -80,6 +80,9 @@ class Guard:
         self._forget_pidfd()
         if process is not None:
             _end(process)
+        # What ended with the machine in good order, like Envoy, is nobody's concern at the next start.
+        for group in tuple(self._groups):
+            self.remove(group)
 
     def _send(self, line: str) -> None:
         if self._process is None or self._process.stdin is None:

@@ -1,8 +1,8 @@
 """One pod: brought up, kept up, written down, and drained.
 
 Order of a start: ports, volumes, model, then all containers at once. Order of an end: out of the route table, SIGTERM,
-the grace period, SIGKILL, then the object goes. Owns the pod's status and its endpoint annotation; nobody else writes
-them.
+the grace period, SIGKILL, first for the container that takes the requests; then the object goes. Owns the pod's status
+and its endpoint annotation; nobody else writes them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ from glowplug.supervisor.storage import Storage
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_GRACE_S = 30.0
+# What the containers beside the serving one get at least, if that one took all of the grace.
+_LAST_GRACE_S = 2.0
 
 
 # (regarding, "Normal" or "Warning", reason, message)
@@ -231,7 +233,20 @@ class PodRunner:
             self._event("Normal", "Killing", f"Stopping container {runner.snapshot.name}")
         if not self._is_gone:
             await self._unroute()
+            await self._end_serving()
         self._living.cancel()
+
+    async def _end_serving(self) -> None:
+        """The container that takes the requests ends before those beside it, which it may need to finish them."""
+        if len(self._containers) == 1:
+            return
+        began, grace = anyio.current_time(), self._context.grace
+        serving = ports.serving_container(self.pod)["name"]
+        for runner in self._containers:
+            if runner.snapshot.name == serving:
+                await runner.finish()
+        # One grace for all; the others have nothing left to do.
+        grace.shorten(max(grace.seconds - (anyio.current_time() - began), _LAST_GRACE_S))
 
     async def _unroute(self) -> None:
         pod = f"{self.namespace}/{self.name}"
