@@ -1,9 +1,9 @@
 """When a container that exited is started again. Pure.
 
 Kubernetes: 10 s, doubling to 5 minutes, forgiven after 10 minutes of running; here the base is 1 s, as a developer
-waits for it. A container that died after it had been ready is restarted with a back-off that ends at a minute; one
-that never became ready doubles on to five minutes, so that a broken start all but stops, with its last lines on show,
-yet heals by itself if what it waited for (a database, say) comes up.
+waits for it. A container that died after it had been ready is restarted at once, then with a back-off that ends at a
+minute. One that never became ready doubles on to five minutes, so that a broken start all but stops, with its last
+lines on show, yet heals by itself if what it waited for (a database, say) comes up.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ def decide(
         return history, Stay(run.exit_code == 0, f"restartPolicy {restart_policy}")
     failures = 0 if run.ran_s >= policy.reset_s else history.failures
     cap_s = policy.cap_s if run.was_ready else policy.never_ready_cap_s
+    # What had been serving is missed now: its first restart is at once, as in Kubernetes.
+    doublings = failures - 1 if run.was_ready else failures
     # 2**64 base units is past any cap, and keeps the power finite.
-    after_s = min(policy.base_s * 2 ** min(failures, 64), cap_s)
+    after_s = min(policy.base_s * 2 ** min(doublings, 64), cap_s) if doublings >= 0 else 0.0
     return replace(history, failures=failures + 1), Restart(after_s, _reason(run))
 
 

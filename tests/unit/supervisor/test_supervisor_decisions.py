@@ -29,14 +29,18 @@ def delays(runs: list[Run]) -> list[float]:
 def test_backoff_doubles_and_ends_at_a_minute_or_at_five():
     died = Run(1, 5, was_ready=True)
     broken = Run(1, 5, was_ready=False)
-    assert delays([died] * 8) == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert delays([died] * 8) == [0, 1, 2, 4, 8, 16, 32, 60]
     assert delays([broken] * 10) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
-    assert delays([broken] * 4 + [Run(0, 601, True), broken]) == [1, 2, 4, 8, 1, 2]
+    assert delays([broken] * 4 + [Run(0, 601, True), broken]) == [1, 2, 4, 8, 0, 2]
 
 
 @given(st.lists(st.builds(Run, st.integers(0, 255), st.floats(0, 2000), st.booleans()), max_size=200))
-def test_backoff_is_bounded_and_never_below_its_base(runs):
-    assert all(POLICY.base_s <= delay <= POLICY.never_ready_cap_s for delay in delays(runs))
+def test_backoff_is_bounded_and_at_once_only_for_the_first_death_in_a_row(runs):
+    found = delays(runs)
+    assert all(delay == 0 or POLICY.base_s <= delay <= POLICY.never_ready_cap_s for delay in found)
+    for index, delay in enumerate(found):
+        is_first = index == 0 or runs[index].ran_s >= POLICY.reset_s
+        assert (delay == 0) == (is_first and runs[index].was_ready)
 
 
 def test_restart_policies():
