@@ -1,0 +1,45 @@
+"""The command line of the unit; KServe's flags, and two of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from glowplug.errors import GlowplugError
+from glowplug.serving import ServerConfig, arguments, serve
+from glowplug_onnx.model import OnnxModel
+from glowplug_onnx.threads import available_cpus, thread_count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves the model until a signal; the exit code of the process."""
+    parser = argparse.ArgumentParser(
+        prog="python -m glowplug_onnx", description="Serves an ONNX model.", parents=[arguments()]
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=None,
+        help="threads that compute (default: $OMP_NUM_THREADS, else the CPUs that the process may use)",
+    )
+    parser.add_argument(
+        "--accept_missing",
+        action="store_true",
+        help="let null and NaN in floating-point inputs through to the model",
+    )
+    options = parser.parse_args(argv)
+    try:
+        config = ServerConfig.from_options(options, os.environ)
+        threads = thread_count(options.threads, os.environ, available_cpus())
+    except GlowplugError as error:
+        parser.error(f"{error.message} ({error.hint})" if error.hint else error.message)
+    model = OnnxModel(
+        config.model_name, config.model_dir, threads=threads, accepts_missing=options.accept_missing
+    )
+    return serve([model], config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

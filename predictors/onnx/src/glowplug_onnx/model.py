@@ -1,0 +1,98 @@
+"""An ONNX model on onnxruntime behind the V1 and V2 protocols.
+
+Names, datatypes and shapes are the model's own. A prediction is computed in a worker thread, so that health probes
+are answered meanwhile, unless it takes less time than handing it over does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Any
+
+from glowplug.errors import InferenceError
+from glowplug.serving import Model
+from glowplug.serving.model import zeros
+from glowplug.wire import InferRequest, InferResponse, Tensor
+from glowplug_onnx.files import find_model
+from glowplug_onnx.session import open_session, run
+from glowplug_onnx.signature import Signature, asked_outputs, feeds, signatures, to_tensor
+
+log = logging.getLogger("glowplug.onnx")
+
+# A hop to a thread and back costs 0.04 ms of CPU. What takes no more than this on the warm-up's inputs stays on the
+# event loop, up to inputs this many times as large: it may hold the loop for some ms, but not for longer.
+QUICK_S = 0.0002
+QUICK_RATIO = 16
+# The first prediction of a process is slower than the next; one that took longer than this is of no quick model.
+FIRST_QUICK_S = 0.02
+
+
+class OnnxModel(Model):
+    """Any model whose inputs and outputs are tensors of numbers or strings."""
+
+    platform = "onnxruntime_onnx"
+
+    def __init__(self, name: str, model_dir: str, *, threads: int = 1, accepts_missing: bool = False) -> None:
+        super().__init__(name)
+        self.accepts_missing = accepts_missing
+        self._model_dir = model_dir
+        self._threads = threads
+        self._session: Any = None
+        self._takes: tuple[Signature, ...] = ()
+        self._gives: tuple[Signature, ...] = ()
+        self._quick_elements = 0
+        # Each call computes with all threads, so more calls at a time than threads only take memory.
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx")
+
+    def load(self) -> None:
+        """Opens the model file. Raises StorageError or ConfigError."""
+        path = find_model(self._model_dir)
+        session = open_session(path, self._threads)
+        self._takes = signatures(path, "input", session.get_inputs())
+        self._gives = signatures(path, "output", session.get_outputs())
+        self.inputs = tuple(each.spec for each in self._takes)
+        self.outputs = tuple(each.spec for each in self._gives)
+        self._session = session
+        log.info("%s: %d threads", path.name, self._threads)
+
+    async def warmup(self) -> None:
+        """Predicts zeros, dynamic axes being 1; a second time, if that was quick, to learn how quick the model is.
+
+        Not every model can compute that (a picture of one pixel); such a one starts without.
+        """
+        request = InferRequest(self.name, tuple(zeros(spec) for spec in self.inputs))
+        started = perf_counter()
+        try:
+            await self.predict(request)
+        except InferenceError as error:
+            log.warning("no warm-up: zeros with dynamic axes of 1 are refused (%s)", error.message)
+            return
+        if perf_counter() - started > FIRST_QUICK_S:
+            return
+        started = perf_counter()
+        self._compute(request)
+        if perf_counter() - started <= QUICK_S:
+            self._quick_elements = QUICK_RATIO * _elements(request)
+
+    async def predict(self, request: InferRequest) -> InferResponse:
+        """Raises InferenceError: 400 where the inputs are not this model's."""
+        if _elements(request) <= self._quick_elements:
+            return self._compute(request)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._compute, request)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _compute(self, request: InferRequest) -> InferResponse:
+        arrays = feeds(self._takes, request)
+        wanted = asked_outputs(self._gives, request)
+        values = run(self._session, [each.name for each in wanted], arrays)
+        outputs: tuple[Tensor, ...] = tuple(map(to_tensor, wanted, values))
+        return InferResponse(self.name, outputs)
+
+
+def _elements(request: InferRequest) -> int:
+    return sum(tensor.size for tensor in request.inputs)
