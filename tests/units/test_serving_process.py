@@ -58,6 +58,15 @@ class Slow(Model):
 main(lambda config: Slow(config.model_name))
 """
 
+BUSY = """
+class Busy(Model):
+    def predict(self, request):
+        print("working", file=sys.stderr, flush=True)
+        time.sleep(0.3)
+        return InferResponse(self.name, request.inputs)
+main(lambda config: Busy(config.model_name))
+"""
+
 TRANSFORMER = """
 class Passing(Model):
     inputs = (TensorSpec("x", "FP32", (-1,)),)
@@ -193,6 +202,21 @@ async def test_sigterm_finishes_what_is_in_flight_and_turns_readiness_off_first(
         socket.create_connection(("127.0.0.1", server.http), timeout=1)
 
 
+async def test_calls_that_wait_for_a_busy_model_are_served_after_sigterm(start: Start) -> None:
+    """A plain `predict` holds the event loop: the calls behind it are received, and have not begun."""
+    server = start(BUSY).ready()
+    data = v2_grpc.encode_infer_request(request())
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.grpc}") as channel:
+        infer_all = [
+            channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(data) for _ in range(6)
+        ]
+        calls = [asyncio.ensure_future(asyncio.wait_for(call, DEADLINE_S)) for call in infer_all]
+        await working(server, 1)
+        server.process.send_signal(signal.SIGTERM)
+        assert all(await asyncio.gather(*calls))
+    assert await asyncio.to_thread(server.ended) == 0
+
+
 async def test_a_second_signal_ends_it_at_once(start: Start) -> None:
     server = start(SLOW, "--drain_delay_s=0").ready()
     rest = asyncio.ensure_future(infer(server.http, 60))
@@ -283,6 +307,26 @@ async def test_our_transformer_calls_our_predictor(start: Start, protocol: str) 
     assert (await call).outputs[0].data.tolist() == [1, 2]
     assert await asyncio.to_thread(transformer.ended) == 0
     predictor.process.kill()
+
+
+@pytest.mark.parametrize("protocol", ["v1", "v2", "grpc-v2"])
+async def test_a_transformer_waits_no_longer_than_its_client_and_nor_does_the_predictor(
+    start: Start, protocol: str
+) -> None:
+    predictor = start(SLOW).ready()
+    port = predictor.grpc if protocol == "grpc-v2" else predictor.http
+    transformer = start(
+        TRANSFORMER, f"--predictor_host=127.0.0.1:{port}", f"--predictor_protocol={protocol}"
+    ).ready()
+    answer = await infer(transformer.http, DEADLINE_S, **{"x-envoy-expected-rq-timeout-ms": "300"})
+    assert answer.status_code == 504
+    deadline = time.monotonic() + DEADLINE_S / 2
+    async with httpx.AsyncClient() as client:
+        page = ""
+        while "glowplug_requests_in_flight 0" not in page:
+            assert time.monotonic() < deadline, page
+            page = (await client.get(f"http://127.0.0.1:{predictor.http}/metrics")).text
+    assert "working" in predictor.text()
 
 
 @pytest.mark.parametrize(

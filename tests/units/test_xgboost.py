@@ -22,6 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glowplug.errors import InferenceError, StorageError
+from glowplug.serving.light import LightModel
+from glowplug.serving.metrics import Metrics
 from glowplug.wire import InferRequest, Tensor, v2_json
 
 xgboost: Any = pytest.importorskip("xgboost")
@@ -228,6 +230,35 @@ print(refused)
         timeout=60,
     )
     assert done.stdout.strip() == "19", done.stderr
+
+
+@pytest.mark.parametrize("objective", ["reg:squarederror", "multi:softprob"])
+async def test_requests_that_share_a_batch_get_their_own_predictions(tmp_path: Path, objective: str) -> None:
+    model = loaded(tmp_path, train(objective))
+    expected = predict(model, Tensor.from_numpy("x", ROWS))
+    metrics = Metrics()
+    served = LightModel(model, metrics)
+
+    async def rows(start: int, end: int) -> None:
+        answer = await served.infer(ask(Tensor.from_numpy("x", ROWS[start:end])), {})
+        np.testing.assert_allclose(answer.output("predict").data, expected[start:end], rtol=1e-6)
+
+    async def columns(row: int) -> None:
+        inputs = [Tensor.from_numpy(name, ROWS[row : row + 1, index]) for index, name in enumerate(NAMES)]
+        answer = await served.infer(ask(*inputs), {})
+        np.testing.assert_allclose(answer.output("predict").data, expected[row : row + 1], rtol=1e-6)
+
+    async def wrong() -> None:
+        with pytest.raises(InferenceError, match=r"expected \[n, 5\]"):
+            await served.infer(ask(Tensor.from_numpy("x", ROWS[:1, :3])), {})
+
+    work = [rows(item, item + item % 4) for item in range(60)] + [columns(item) for item in range(20)]
+    await asyncio.gather(*work, wrong(), wrong(), rows(0, 200))
+    page = metrics.render().decode()
+    batches = re.search(r'glowplug_batch_rows_count{model_name="m"} (\d+)', page)
+    assert batches is not None
+    assert int(batches[1]) < len(work) / 4
+    await served.close()
 
 
 class Process:

@@ -60,7 +60,7 @@ class ServerConfig:
     event_loop: str = "auto"
     # Past this, an HTTP body is answered 413 and a gRPC message RESOURCE_EXHAUSTED.
     max_body_bytes: int = 64 * 2**20
-    # Past this many requests at a time, 503 and RESOURCE_EXHAUSTED.
+    # Past this many requests at a time, 503 and RESOURCE_EXHAUSTED; those that wait for a batch are among them.
     max_in_flight: int = 1024
     keep_alive_s: int = 65
     # On SIGTERM: not ready, but still serving, for the delay (proxies stop sending meanwhile); then the listeners
@@ -162,9 +162,11 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     add("--grpc_max_send_message_length", type=int, default=None, help=argparse.SUPPRESS)
     add(
         "--max_in_flight",
+        "--max_queue_size",
+        dest="max_in_flight",
         type=_positive,
         default=ServerConfig.max_in_flight,
-        help="requests at a time, more are answered 503 (default: %(default)s)",
+        help="requests at a time, waiting ones included; more are answered 503 (default: %(default)s)",
     )
     add("--drain_delay_s", type=float, default=ServerConfig.drain_delay_s, help="default: %(default)s")
     add("--drain_timeout_s", type=float, default=ServerConfig.drain_timeout_s, help="default: %(default)s")

@@ -12,6 +12,7 @@ from uuid import uuid4
 from glowplug.errors import GlowplugError, InferenceError
 from glowplug.serving.light import Served
 from glowplug.serving.metrics import Metrics
+from glowplug.serving.urgency import Expired
 from glowplug.wire import InferRequest, InferResponse
 
 log = logging.getLogger("glowplug.serving")
@@ -21,7 +22,7 @@ EXTENSIONS = ("binary_tensor_data", "model_repository")
 
 
 class Overloaded(InferenceError):
-    """As many requests as are allowed are being served: come back later."""
+    """As many requests as are allowed are being served or wait for it: come back later."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} requests are being served, which is the limit; try again later", code=503)
@@ -87,6 +88,15 @@ class DataPlane:
             yield
         finally:
             metrics.in_flight -= 1
+
+    def count(self, name: str, protocol: str, code: str, error: Exception | None = None) -> None:
+        """Counts an answer under its model, and an unknown model under none: labels are kept for ever."""
+        model = name if name in self.entries else ""
+        self.metrics.count(model, protocol, code)
+        if isinstance(error, Expired):
+            self.metrics.drop(model, "deadline")
+        elif isinstance(error, Overloaded):
+            self.metrics.drop(model, "overload")
 
     async def is_ready(self) -> bool:
         """Whether every model can predict now, and the predictor if that is asked for, and no shutdown has begun."""

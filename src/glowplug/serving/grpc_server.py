@@ -23,6 +23,7 @@ from glowplug.serving.dataplane import (
     as_inference_error,
     identified,
 )
+from glowplug.serving.urgency import set_urgency
 from glowplug.wire import v2_grpc
 
 # gRPC refuses a response whose headers are above 8 KiB, and the message is one, percent-encoded.
@@ -122,7 +123,7 @@ class GrpcEndpoints:
     async def _model_infer(self, data: bytes, context: Any) -> bytes:
         plane = self._plane
         name = ""
-        code = "OK"
+        code, failure = "OK", None
         try:
             with plane.admitted():
                 headers = {
@@ -135,6 +136,7 @@ class GrpcEndpoints:
                 served = await plane.loaded(name, request.model_version)
                 if not served.accepts_missing:
                     v2_grpc.refuse_missing(request)
+                set_urgency(request.parameters, context.time_remaining())
                 response = identified(await served.infer(request, headers), request, headers)
                 return v2_grpc.encode_infer_response(response, request)
         except Exception as error:
@@ -142,7 +144,7 @@ class GrpcEndpoints:
             code = _status(failure)
             raise failure from error
         finally:
-            plane.metrics.count(name if name in plane.entries else "", "grpc", code)
+            plane.count(name, "grpc", code, failure)
 
 
 def _guarded(method: str, work: Handler) -> Handler:

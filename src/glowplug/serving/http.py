@@ -27,6 +27,7 @@ from glowplug.serving.dataplane import (
     identified,
 )
 from glowplug.serving.metrics import CONTENT_TYPE
+from glowplug.serving.urgency import header_limit_s, set_urgency
 from glowplug.wire import cloudevents, v2_json
 from glowplug.wire.v2_grpc import TensorMetadata
 
@@ -174,13 +175,13 @@ class HttpEndpoints:
         raise InferenceError(f"no page {request.path[:200]!r}", code=404)
 
     async def _counted(self, name: str, protocol: str, work: Awaitable[HttpResponse]) -> HttpResponse:
-        """Counts the answer under its model, and an unknown model under none: labels are kept for ever."""
+        failure: InferenceError | None = None
         try:
             response = await work
         except Exception as error:
-            response = _error(as_inference_error(error, f"model {name[:80]!r}"))
-        model = name if name in self._plane.entries else ""
-        self._plane.metrics.count(model, protocol, str(response.status))
+            failure = as_inference_error(error, f"model {name[:80]!r}")
+            response = _error(failure)
+        self._plane.count(name, protocol, str(response.status), failure)
         return response
 
     async def _infer(self, name: str, version: str, request: HttpRequest) -> HttpResponse:
@@ -204,6 +205,7 @@ class HttpEndpoints:
                 asked = v2_json.decode_request_document(
                     body, model_name=name, model_version=version, accepts_missing=served.accepts_missing
                 )
+            set_urgency(asked.parameters, header_limit_s(headers))
             answer = identified(await served.infer(asked, headers), asked, headers)
             payload, length = v2_json.encode_response(answer, asked)
         if event is not None:
@@ -228,6 +230,7 @@ class HttpEndpoints:
                 document = v2_json.parse_json(document)
             if event is None and cloudevents.looks_structured(document):
                 event, document = cloudevents.decode_structured(document)
+            set_urgency({}, header_limit_s(headers))
             work = served.predict_v1 if verb == "predict" else served.explain_v1
             answer = await work(document, headers)
             payload = answer if type(answer) is bytes else v2_json.dump_json(answer)

@@ -54,8 +54,8 @@ class HttpProtocol(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[HttpRequest | HttpResponse, bool]] = deque()
         self._is_answering = False
+        self._task: asyncio.Task[None] | None = None
         self._is_closing = False
-        self._is_eof = False
         self._is_broken = False
         self.on_message_begin()
 
@@ -69,6 +69,9 @@ class HttpProtocol(asyncio.Protocol):
         self._waiting.clear()
         self._service.connections.discard(self)
         self._disarm()
+        if self._is_answering and self._task is not None:
+            # Nobody is left to answer, and its place is free for somebody else.
+            self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._is_closing or self._is_broken:
@@ -84,9 +87,9 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(InferenceError("the request is not HTTP/1.1"))
 
     def eof_received(self) -> bool:
-        """Keeps the connection half open while an answer is due, and no longer."""
-        self._is_eof = True
-        return self._is_answering
+        """A client that ends its side is gone, as for Envoy, nginx and Go; an answer at hand is still sent."""
+        self._loop.call_soon(self.close)
+        return True
 
     def on_message_begin(self) -> None:
         self._url = b""
@@ -165,9 +168,6 @@ class HttpProtocol(asyncio.Protocol):
 
     def _next(self) -> None:
         if not self._waiting:
-            if self._is_eof:
-                self.close()
-                return
             self._transport.resume_reading()
             if not self._is_in_message:
                 self._arm(self._service.keep_alive_s)
@@ -177,7 +177,7 @@ class HttpProtocol(asyncio.Protocol):
             self._write(item, is_kept=is_kept, is_head=False)
             return
         self._is_answering = True
-        task = self._loop.create_task(self._answer(item, is_kept), name="http request")
+        self._task = task = self._loop.create_task(self._answer(item, is_kept), name="http request")
         self._service.tasks.add(task)
         task.add_done_callback(self._service.tasks.discard)
 

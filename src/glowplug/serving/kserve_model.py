@@ -14,6 +14,7 @@ from typing import Any
 from glowplug.errors import GlowplugError, InferenceError
 from glowplug.serving.config import PredictorConfig, predictor_options
 from glowplug.serving.light import settle
+from glowplug.serving.urgency import remaining_s
 from glowplug.wire import InferRequest, InferResponse, Tensor, v1, v2_grpc, v2_json
 from glowplug.wire.binary import decode_raw, encode_raw
 from glowplug.wire.datatypes import DATATYPES, datatype_of
@@ -88,12 +89,14 @@ class KServeModel:
         return ModelMetadata(self.name, "", _specs(inputs), _specs(outputs))
 
     async def infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
+        remaining_s()
         asked = to_kserve(self._types, request)
         answer, _ = await self._model(asked, headers=dict(headers))
         return from_kserve(answer, self.name)
 
     async def predict_v1(self, document: Any, headers: Mapping[str, str]) -> Any:
         v1.payload_of(document)
+        remaining_s()
         answer, _ = await self._model(document, headers=dict(headers))
         return await _v1_answer(answer)
 

@@ -7,8 +7,10 @@ from time import perf_counter
 from typing import Any, Protocol, cast
 
 from glowplug.errors import InferenceError
+from glowplug.serving.batcher import Batcher, predicted
 from glowplug.serving.metrics import Metrics
 from glowplug.serving.model import Model
+from glowplug.serving.urgency import remaining_s
 from glowplug.wire import InferRequest, InferResponse, v1
 from glowplug.wire.v2_grpc import ModelMetadata
 
@@ -42,6 +44,7 @@ class LightModel:
         self.name = model.name
         self._model = model
         self._metrics = metrics
+        self._batcher = Batcher(model, metrics)
         kind = type(model)
         # A stage that is not overridden costs nothing.
         self._has_preprocess = kind.preprocess is not Model.preprocess
@@ -62,6 +65,7 @@ class LightModel:
         return bool(await settle(self._model.is_ready()))
 
     async def close(self) -> None:
+        await self._batcher.close()
         await settle(self._model.close())
 
     async def metadata(self) -> ModelMetadata:
@@ -76,20 +80,25 @@ class LightModel:
             request = await settle(model.preprocess(request))
             now = perf_counter()
             metrics.preprocess.observe(self.name, now - started)
-            started = now
+        remaining_s()
         response: Any
-        if model.in_thread:
-            response = await _in_thread(model, request)
+        if model.max_batch_size > 1:
+            response = self._batcher.submit(request)
+            if hasattr(response, "__await__"):
+                response = await response
         else:
-            response = model.predict(request)
-        if hasattr(response, "__await__"):
-            response = await response
-        now = perf_counter()
-        metrics.predict.observe(self.name, now - started)
+            response = await self._predict(request)
         if self._has_postprocess:
+            started = perf_counter()
             response = await settle(model.postprocess(response))
-            metrics.postprocess.observe(self.name, perf_counter() - now)
+            metrics.postprocess.observe(self.name, perf_counter() - started)
         return cast(InferResponse, response)
+
+    async def _predict(self, request: InferRequest) -> Any:
+        started = perf_counter()
+        response = await predicted(self._model, request)
+        self._metrics.predict.observe(self.name, perf_counter() - started)
+        return response
 
     async def predict_v1(self, document: Any, headers: Mapping[str, str]) -> Any:
         request = v1.decode_request(
@@ -102,9 +111,3 @@ class LightModel:
 
     async def explain_v1(self, document: Any, headers: Mapping[str, str]) -> Any:
         raise InferenceError(f"model {self.name!r} has no explainer", code=501)
-
-
-async def _in_thread(model: Model, request: InferRequest) -> Any:
-    from anyio import to_thread  # costs 15 ms, which only slow models pay
-
-    return await to_thread.run_sync(model.predict, request)

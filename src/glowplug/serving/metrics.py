@@ -10,13 +10,14 @@ import os
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 # prometheus_client's defaults, which KServe uses, with finer steps below 5 ms: a boosted tree takes 0.3 ms.
 BUCKETS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
     7.5, 10.0,
 )  # fmt: skip
+BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = tuple[tuple[str, str], ...]
@@ -25,25 +26,26 @@ Labels = tuple[tuple[str, str], ...]
 class Histogram:
     """One family of histograms, labelled by model."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, buckets: Sequence[float] = BUCKETS_S) -> None:
         self.name = name
         self.text = text
+        self._buckets = buckets
         self._series: dict[str, _Series] = {}
 
-    def observe(self, model: str, seconds: float) -> None:
-        """Counts one observation."""
+    def observe(self, model: str, value: float, times: int = 1) -> None:
+        """Counts one observation, or several of one value."""
         series = self._series.get(model)
         if series is None:
-            series = self._series[model] = _Series()
-        series.counts[bisect_left(BUCKETS_S, seconds)] += 1
-        series.total += seconds
+            series = self._series[model] = _Series(len(self._buckets) + 1)
+        series.counts[bisect_left(self._buckets, value)] += times
+        series.total += value * times
 
     def lines(self) -> Iterable[str]:
         """The samples in text form."""
         for model, series in self._series.items():
             label = f'model_name="{_escape(model)}"'
             running = 0
-            for bound, count in zip((*map(str, BUCKETS_S), "+Inf"), series.counts, strict=True):
+            for bound, count in zip((*map(str, self._buckets), "+Inf"), series.counts, strict=True):
                 running += count
                 yield f'{self.name}_bucket{{{label},le="{bound}"}} {running}'
             yield f"{self.name}_count{{{label}}} {running}"
@@ -53,8 +55,8 @@ class Histogram:
 class _Series:
     __slots__ = ("counts", "total")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS_S) + 1)
+    def __init__(self, count: int) -> None:
+        self.counts = [0] * count
         self.total = 0.0
 
 
@@ -65,25 +67,39 @@ class Metrics:
         self.preprocess = Histogram("request_preprocess_seconds", "pre-process request latency")
         self.predict = Histogram("request_predict_seconds", "predict request latency")
         self.postprocess = Histogram("request_postprocess_seconds", "post-process request latency")
+        self.queue = Histogram("glowplug_queue_seconds", "time that requests waited for their batch")
+        self.batch_size = Histogram("glowplug_batch_rows", "rows that were predicted at once", BUCKETS_ROWS)
         self.in_flight = 0
         self.start_to_ready_s: float | None = None
         self._requests: dict[tuple[str, str, str], int] = {}
+        self._dropped: dict[tuple[str, str], int] = {}
 
     def count(self, model: str, protocol: str, code: str) -> None:
         """Counts an answered request; `model` must be a model that exists, or empty (labels are kept for ever)."""
         key = (model, protocol, code)
         self._requests[key] = self._requests.get(key, 0) + 1
 
+    def drop(self, model: str, reason: str) -> None:
+        """Counts a request that cost no prediction: `deadline`, `overload` or `cancelled`; `model` as above."""
+        key = (model, reason)
+        self._dropped[key] = self._dropped.get(key, 0) + 1
+
     def render(self) -> bytes:
         """The page at /metrics."""
         families: dict[str, list[str]] = {}
-        for histogram in (self.preprocess, self.predict, self.postprocess):
+        for histogram in (self.preprocess, self.predict, self.postprocess, self.queue, self.batch_size):
             _add(families, histogram.name, "histogram", histogram.text, histogram.lines())
         requests = (
             f'glowplug_requests_total{{model_name="{_escape(model)}",protocol="{protocol}",code="{code}"}} {count}'
             for (model, protocol, code), count in self._requests.items()
         )
         _add(families, "glowplug_requests_total", "counter", "inference requests answered", requests)
+        dropped = (
+            f'glowplug_requests_dropped_total{{model_name="{_escape(model)}",reason="{reason}"}} {count}'
+            for (model, reason), count in self._dropped.items()
+        )
+        text = "inference requests that were dropped before they cost a prediction"
+        _add(families, "glowplug_requests_dropped_total", "counter", text, dropped)
         _add_gauge(families, "glowplug_requests_in_flight", "inference requests being served", self.in_flight)
         if self.start_to_ready_s is not None:
             text = "from the start of the process until it was ready"

@@ -32,6 +32,13 @@ class Model:
     version: str = ""
     # True runs a plain `predict` in a worker thread: for models that hold the event loop for more than some ms.
     in_thread: bool = False
+    # Above 1, `predict` may get the rows of several requests at once, stacked along the first axis of every input, and
+    # answers with as many rows in every output; requests of other shapes, datatypes or parameters stay apart. It has
+    # no headers then. A single request may have more rows.
+    max_batch_size: int = 1
+    # The longest that requests are held back for company, never those that find the model idle. Not for a plain
+    # `predict` on the event loop, which never waits.
+    max_queue_delay_s: float = 0.005
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -15,6 +15,7 @@ from glowplug.errors import ConfigError, InferenceError
 from glowplug.serving.codes import http_code
 from glowplug.serving.config import PredictorConfig
 from glowplug.serving.context import passed_on, request_headers
+from glowplug.serving.urgency import remaining_s
 from glowplug.wire import InferRequest, InferResponse, v1, v2_grpc, v2_json
 
 HEALTH_TIMEOUT_S = 2.0
@@ -36,11 +37,15 @@ class PredictorClient:
     ) -> InferResponse:
         """The predictor's response. `headers` default to those of the request being served.
 
-        Raises InferenceError: the predictor's own code and message, 503 where it is down, 504 past the time-out.
+        Raises InferenceError: the predictor's own code and message, 503 where it is down, 504 past the time-out
+        or the deadline of the request being served.
         """
         sent = passed_on(request_headers() if headers is None else headers)
-        limit_s = self._config.timeout_s if timeout_s is None else timeout_s
         for attempt in range(self._config.retries + 1):
+            limit_s = self._config.timeout_s if timeout_s is None else timeout_s
+            left_s = remaining_s()
+            if left_s is not None and left_s < limit_s:
+                limit_s = left_s
             try:
                 return await self._transport.infer(request, sent, limit_s)
             except _Unreachable:

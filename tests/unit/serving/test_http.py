@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import logging
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from glowplug.errors import InferenceError, StorageError
 from glowplug.serving import Model, TensorSpec, request_headers
-from glowplug.serving.dataplane import DataPlane
+from glowplug.serving.dataplane import DataPlane, Entry
 from glowplug.serving.http import HttpEndpoints, HttpRequest, HttpResponse
 from glowplug.serving.light import LightModel
 from glowplug.serving.metrics import Metrics
@@ -273,6 +274,33 @@ async def test_past_the_limit_requests_are_told_to_come_back() -> None:
     assert "try again" in found["error"]
     assert (await service.ask(INFER, {"inputs": [tensor([1, 2])]}))[0] == 200
     assert service.metrics.in_flight == 0
+
+
+class Late(Doubler):
+    async def preprocess(self, request: InferRequest) -> InferRequest:
+        await asyncio.sleep(0.01)
+        return request
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("is_parameter", [True, False])
+async def test_a_request_that_nobody_waits_for_is_504_and_counted(
+    service: Service, batch_size: int, is_parameter: bool
+) -> None:
+    late = Late("doubler")
+    late.max_batch_size = batch_size
+    service.plane.entries["doubler"] = Entry(LightModel(late, service.metrics), is_loaded=True)
+    body: Any = {"inputs": [tensor([1, 2])], "parameters": {"timeout": 5000} if is_parameter else {}}
+    headers = {} if is_parameter else {"x_envoy_expected_rq_timeout_ms": "5"}
+    status, found, _ = await service.ask(INFER, body, **headers)
+    assert (status, "deadline passed" in found["error"]) == (504, True)
+    if not is_parameter:
+        path = "/v1/models/doubler:predict"
+        assert (await service.ask(path, {"instances": [[1, 2]]}, **headers))[0] == 504
+    assert late.headers is None
+    dropped = 'glowplug_requests_dropped_total{model_name="doubler",reason="deadline"} '
+    assert dropped + ("1" if is_parameter else "2") in service.metrics.render().decode()
+    assert (await service.ask(INFER, {"inputs": [tensor([1, 2])]}))[0] == 200
 
 
 async def test_load_and_unload(service: Service) -> None:

