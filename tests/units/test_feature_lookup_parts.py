@@ -15,10 +15,14 @@ from glowplug.features.online import GroupState
 from glowplug.features.resolve import GroupReport, Report
 from glowplug.features.view import Feature, FeatureView
 from glowplug.wire import InferRequest, Tensor
-from glowplug.wire.v2_grpc import ModelMetadata, TensorMetadata, encode_model_metadata
+from glowplug.wire.v2_grpc import (
+    ModelMetadata,
+    TensorMetadata,
+    decode_model_metadata,
+    encode_model_metadata,
+)
 from glowplug_feature_lookup.entities import entity_values, input_specs
 from glowplug_feature_lookup.fit import against_metadata, against_store, against_trained
-from glowplug_feature_lookup.metadata import decode_metadata
 from glowplug_feature_lookup.tally import LOG_EVERY_S, Tally
 
 VIEW = small_view()
@@ -130,7 +134,7 @@ def test_metadata_are_read_from_grpc(inputs: list[tuple[str, list[int]]]) -> Non
         [name.encode() for name, _ in inputs]
     except UnicodeEncodeError:
         return
-    assert decode_metadata(encoded) == ModelMetadata("shops", inputs=tensors)
+    assert decode_model_metadata(encoded) == ModelMetadata("shops", inputs=tensors, outputs=tensors)
 
 
 def test_the_view_that_the_model_was_trained_on() -> None:

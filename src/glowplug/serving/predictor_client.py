@@ -61,6 +61,13 @@ class PredictorClient:
         except InferenceError:
             return False
 
+    async def metadata(self, model_name: str) -> v2_grpc.ModelMetadata | None:
+        """What the predictor's model takes and gives; None over V1, which does not say.
+
+        Raises InferenceError (503, 504, or the predictor's own code) where it gives no answer.
+        """
+        return await self._transport.metadata(model_name, HEALTH_TIMEOUT_S)
+
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._transport.aclose()
@@ -89,6 +96,7 @@ class _Grpc:
         self._channel: Any = None
         self._model_infer: Any = None
         self._server_ready: Any = None
+        self._model_metadata: Any = None
 
     def _open(self) -> None:
         import grpc
@@ -112,6 +120,7 @@ class _Grpc:
             self._channel = grpc.aio.insecure_channel(target, options=options)
         self._model_infer = self._channel.unary_unary(f"/{v2_grpc.SERVICE}/ModelInfer")
         self._server_ready = self._channel.unary_unary(f"/{v2_grpc.SERVICE}/ServerReady")
+        self._model_metadata = self._channel.unary_unary(f"/{v2_grpc.SERVICE}/ModelMetadata")
 
     async def infer(
         self, request: InferRequest, headers: Mapping[str, str], timeout_s: float
@@ -126,6 +135,12 @@ class _Grpc:
         if self._channel is None:
             self._open()
         return v2_grpc.decode_flag(await self._call(self._server_ready, b"", (), timeout_s))
+
+    async def metadata(self, model_name: str, timeout_s: float) -> v2_grpc.ModelMetadata:
+        if self._channel is None:
+            self._open()
+        data = v2_grpc.encode_model_id(v2_grpc.ModelId(model_name))
+        return v2_grpc.decode_model_metadata(await self._call(self._model_metadata, data, (), timeout_s))
 
     async def _call(self, method: Any, data: bytes, metadata: tuple[Any, ...], timeout_s: float) -> bytes:
         from grpc.aio import AioRpcError
@@ -171,18 +186,30 @@ class _Http:
         if self._config.protocol == "v1":
             body = v2_json.dump_json(v1.encode_request(request))
             sent = {**headers, "content-type": "application/json"}
-            answer = await self._post(f"/v1/models/{name}:predict", sent, body, timeout_s)
+            answer = await self._ask("POST", f"/v1/models/{name}:predict", sent, body, timeout_s)
             document = v2_json.parse_json(answer.body, "the predictor's answer")
             return v1.decode_response(document, model_name=request.model_name)
         body, length = v2_json.encode_request(request, binary=True)
         sent = {**headers, "content-type": "application/octet-stream"}
         if length is not None:
             sent[v2_json.HEADER_LENGTH] = str(length)
-        answer = await self._post(f"/v2/models/{name}/infer", sent, body, timeout_s)
+        answer = await self._ask("POST", f"/v2/models/{name}/infer", sent, body, timeout_s)
         return v2_json.decode_response(answer.body, header_length=answer.headers.get(v2_json.HEADER_LENGTH))
 
-    async def _post(self, path: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> Any:
-        answer = await self._request("POST", path, headers, body, timeout_s)
+    async def metadata(self, model_name: str, timeout_s: float) -> v2_grpc.ModelMetadata | None:
+        if self._config.protocol == "v1":
+            return None
+        answer = await self._ask("GET", f"/v2/models/{quote(model_name, safe='')}", {}, b"", timeout_s)
+        document = v2_json.parse_json(answer.body, "the predictor's metadata")
+        try:
+            return _metadata(document)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InferenceError(f"the predictor's metadata cannot be read: {error!r}", code=503) from error
+
+    async def _ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout_s: float
+    ) -> Any:
+        answer = await self._request(method, path, headers, body, timeout_s)
         if answer.status >= 400:
             raise InferenceError(f"the predictor: {_told(answer.body, answer.status)}", code=answer.status)
         return answer
@@ -207,6 +234,19 @@ class _Http:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+
+
+def _metadata(document: Any) -> v2_grpc.ModelMetadata:
+    inputs, outputs = (
+        tuple(
+            v2_grpc.TensorMetadata(
+                str(item["name"]), str(item["datatype"]), tuple(int(size) for size in item["shape"])
+            )
+            for item in document.get(key) or ()
+        )
+        for key in ("inputs", "outputs")
+    )
+    return v2_grpc.ModelMetadata(str(document["name"]), inputs=inputs, outputs=outputs)
 
 
 def _too_slow(host: str, timeout_s: float) -> InferenceError:

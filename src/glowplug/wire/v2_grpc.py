@@ -328,6 +328,34 @@ def encode_model_metadata(metadata: ModelMetadata) -> bytes:
     return b"".join(parts)
 
 
+# Field numbers of ModelMetadataResponse.
+_NAME, _INPUTS, _OUTPUTS = 1, 4, 5
+
+
+def decode_model_metadata(data: bytes) -> ModelMetadata:
+    """A ModelMetadataResponse, without platform and versions. Raises InferenceError (400) for what is none."""
+    name = ""
+    tensors: dict[int, list[TensorMetadata]] = {_INPUTS: [], _OUTPUTS: []}
+    for number, wire, value in fields(memoryview(data)):
+        if number == _NAME and wire == BYTES:
+            name = to_text(value)
+        elif number in tensors and wire == BYTES:
+            tensors[number].append(_decode_tensor_metadata(value))
+    return ModelMetadata(name, inputs=tuple(tensors[_INPUTS]), outputs=tuple(tensors[_OUTPUTS]))
+
+
+def _decode_tensor_metadata(data: memoryview) -> TensorMetadata:
+    texts = {1: "", 2: ""}
+    shape: list[int] = []
+    for number, wire, value in fields(data):
+        if number in texts and wire == BYTES:
+            texts[number] = to_text(value)
+        elif number == 3:
+            sizes = [value] if wire == VARINT else packed_varints(value).tolist()
+            shape.extend(to_signed(int(size)) for size in sizes)
+    return TensorMetadata(texts[1], texts[2], tuple(shape))
+
+
 def _encode_tensor_metadata(item: TensorMetadata) -> bytes:
     shape = b"".join(varint(dimension) for dimension in item.shape)
     return field_text(1, item.name) + field_text(2, item.datatype) + (field_bytes(3, shape) if shape else b"")

@@ -36,6 +36,7 @@ XGBOOST_SRC = ROOT / "predictors" / "xgboost" / "src"
 FLIGHTS_SRC = ROOT / "pipelines" / "src"
 FLIGHTS_VIEW = ROOT / "transformers" / "feature-lookup" / "feature_view.yaml"
 
+
 def small_view(**of_group: Any) -> FeatureView:
     """Two groups: `user` (2 features, policies as given) and `pair` (1 feature, missing and stale are errors)."""
     user = Group(

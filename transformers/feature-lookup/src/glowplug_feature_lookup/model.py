@@ -20,7 +20,6 @@ from glowplug.serving import Model, PredictorClient, ServerConfig
 from glowplug.wire import InferRequest, InferResponse, RequestedOutput, Tensor
 from glowplug_feature_lookup.entities import entity_values, input_specs
 from glowplug_feature_lookup.fit import DATATYPE, against_metadata, against_store, against_trained
-from glowplug_feature_lookup.metadata import predictor_metadata
 from glowplug_feature_lookup.tally import Tally
 
 log = logging.getLogger("glowplug.feature_lookup")
@@ -110,7 +109,7 @@ class FeatureLookup(Model):
     async def _misfit(self) -> str:
         """Why the lookup cannot serve yet, or ""."""
         try:
-            metadata = await predictor_metadata(self._config.predictor, self.name)
+            metadata = await self._predictor.metadata(self.name)
             if metadata is not None:
                 if problem := against_metadata(self._view, metadata):
                     return problem

@@ -19,7 +19,6 @@ from glowplug.serving import Model, PredictorClient, ServerConfig, TensorSpec
 from glowplug.wire import InferRequest, InferResponse, RequestedOutput, Tensor
 from glowplug.wire.v2_grpc import ModelMetadata
 from glowplug_image.decode import BadImage, decode
-from glowplug_image.metadata import predictor_metadata
 from glowplug_image.payload import image_files, place
 from glowplug_image.preprocess import crop, normalize
 from glowplug_image.ranking import Ranking
@@ -41,7 +40,6 @@ class ImageTransformer(Model):
 
     def __init__(self, config: ServerConfig, images: ImageConfig, *, threads: int, ranking: Ranking) -> None:
         super().__init__(config.model_name)
-        self._config = config
         self._images = images
         self._ranking = ranking
         self._predictor = PredictorClient(config.predictor)
@@ -114,7 +112,7 @@ class ImageTransformer(Model):
     async def _misfit(self) -> str:
         """Why the predictor cannot be used yet, or ""."""
         try:
-            metadata = await predictor_metadata(self._config.predictor, self.name)
+            metadata = await self._predictor.metadata(self.name)
         except InferenceError as error:
             return error.message
         if metadata is None:
