@@ -145,7 +145,22 @@ def warnings(obj: Object) -> tuple[str, ...]:
             found.append(
                 f"spec.{name}: {listed}: without effect on the local machine, where pods are processes"
             )
+        found += _not_yet(name, component)
     return tuple(found)
+
+
+def _not_yet(name: str, component: Object) -> Iterator[str]:
+    """What a cluster would do with a component, and the local machine does not do so far."""
+    if component.get("logger"):
+        yield f"spec.{name}.logger: the local machine sends no payloads yet"
+    scaling = [field for field in ("maxReplicas", "scaleMetric", "scaleTarget") if component.get(field)]
+    if component.get("minReplicas") == 0:
+        scaling.insert(0, "minReplicas: 0")
+    if scaling:
+        yield (
+            f"spec.{name}: {', '.join(scaling)}: the local machine does not scale on load yet: minReplicas replicas "
+            "run, one where that is 0"
+        )
 
 
 def _name(obj: Object, spec: Object) -> Iterator[Problem]:

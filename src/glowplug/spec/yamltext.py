@@ -25,7 +25,9 @@ Path = tuple[str | int, ...]
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR = "tag:yaml.org,2002:str"
 _MERGE = "<<"
-_INT = re.compile(r"^[-+]?(0b[0-1_]+|0o?[0-7_]*|0x[0-9a-fA-F_]+|[1-9][0-9_]*)$", re.ASCII)
+_INT = re.compile(
+    r"^[-+]?(0b_*[01][01_]*|0(o_*[0-7])?[0-7_]*|0x_*[0-9a-fA-F][0-9a-fA-F_]*|[1-9][0-9_]*)$", re.ASCII
+)
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$", re.ASCII)
 _NOT_FINITE = re.compile(r"^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
 _BOOLS = {
@@ -263,8 +265,6 @@ def _int(event: Any, text: str) -> int:
     digits = text.lstrip("+-")
     if re.match(r"^0o?[0-7]+$", digits):
         number = int(digits.replace("o", ""), 8)
-    elif digits in ("0o", "0b", "0x"):
-        return _fail(event, f"{text} is not a number")
     else:
         number = int(digits, 0)
     number = -number if text.startswith("-") else number

@@ -87,11 +87,8 @@ def inference_service(**predictor: Any) -> Object:
         "spec": {
             "predictor": {
                 "minReplicas": 1,
-                "maxReplicas": 3,
                 "containerConcurrency": 8,
                 "timeout": 60,
-                "scaleMetric": "concurrency",
-                "scaleTarget": 4,
                 "model": {
                     "modelFormat": {"name": "xgboost"},
                     "protocolVersion": "v2",

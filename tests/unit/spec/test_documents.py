@@ -197,3 +197,9 @@ def _same(one: Any, other: Any) -> bool:
 
 def test_paths_are_written_as_kubernetes_writes_them() -> None:
     assert format_path(("spec", "containers", 0, "env", 2, "name")) == "spec.containers[0].env[2].name"
+
+
+@pytest.mark.parametrize("text", ["0o", "0x", "0b", "0x_", "0o_", "-0b_"])
+def test_a_prefix_without_a_digit_is_a_text(text: str) -> None:
+    (document,) = load(f"apiVersion: v1\nkind: A\na: {text}\n", "f")
+    assert document.object["a"] == text

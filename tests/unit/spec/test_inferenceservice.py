@@ -100,7 +100,7 @@ def test_a_transformers_name_is_longer() -> None:
     [
         ({"minReplicas": -1}, "minReplicas", "'MinReplicas' cannot be less than 0"),
         ({"maxReplicas": -1}, "maxReplicas", "'MaxReplicas' cannot be less than 0"),
-        ({"minReplicas": 4}, "minReplicas", "'MinReplicas' cannot be greater than MaxReplicas"),
+        ({"minReplicas": 4, "maxReplicas": 3}, "minReplicas", "'MinReplicas' cannot be greater than MaxReplicas"),
         ({"containerConcurrency": -1}, "containerConcurrency", "parallelism cannot be less than 0"),
         ({"containerConcurrency": 1001}, "containerConcurrency", "expected 0 <= 1001 <= 1000"),
         ({"timeout": 601}, "timeout", "expected 0 <= 601 <= 600"),
@@ -197,6 +197,17 @@ def test_what_only_places_or_sizes_a_pod_is_a_warning() -> None:
     assert _fields(obj) == {}
     (warning,) = isvc.warnings(obj)
     assert "autoScaling, nodeSelector, serviceAccountName, model.resources: without effect" in warning
+
+
+def test_what_the_machine_does_not_do_yet_is_a_warning() -> None:
+    obj = inference_service(minReplicas=0, maxReplicas=3, scaleMetric="rps", scaleTarget=4)
+    obj["spec"]["predictor"]["logger"] = {"mode": "all", "url": "http://sink"}
+    assert _fields(obj) == {}
+    logger, scaling = isvc.warnings(obj)
+    assert "spec.predictor.logger: the local machine sends no payloads yet" in logger
+    assert (
+        "minReplicas: 0, maxReplicas, scaleMetric, scaleTarget: the local machine does not scale" in scaling
+    )
 
 
 def test_a_transformer_needs_containers() -> None:
