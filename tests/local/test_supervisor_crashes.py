@@ -39,6 +39,15 @@ asyncio.run(main())
 """
 
 
+async def test_a_port_that_is_taken_is_explained(tmp_path):
+    command = ["sh", "-c", "echo 'OSError: [Errno 98] Address already in use' >&2; exit 1"]
+    async with running(Machine(tmp_path)) as machine:
+        machine.objects.create(POD, a_pod("taken", {"name": "main", "command": command}))
+        await machine.until(lambda: machine.container("taken").get("restartCount", 0) >= 1, "restarts")
+        await machine.until(lambda: "waiting" in machine.container("taken")["state"], "backs off")
+        assert "--grpc_port=8081" in machine.container("taken")["lastState"]["terminated"]["message"]
+
+
 async def test_a_container_that_never_gets_ready_shows_its_last_lines(tmp_path):
     command = ["sh", "-c", "echo loading; echo 'model.ubj: no such file' >&2; exit 7"]
     async with running(Machine(tmp_path)) as machine:

@@ -245,3 +245,12 @@ async def test_a_router_that_fails_does_not_keep_a_pod(tmp_path):
             await machine.ready(name)
             machine.objects.delete(POD, "default", name)
             await machine.until(lambda name=name: not machine.exists(name), "deleted")
+
+
+async def test_a_pod_of_no_revision_that_names_no_port_is_ready_when_it_runs(tmp_path):
+    pod = a_pod("redis", {"name": "redis", "image": "x", "command": ["sleep", "60"]})
+    pod["metadata"]["labels"] = {}
+    async with running(Machine(tmp_path)) as machine:
+        machine.objects.create(POD, pod)
+        await machine.until(lambda: machine.is_ready("redis"), "the pod to be ready")
+        assert machine.container("redis")["started"]

@@ -71,7 +71,7 @@ def run(data_dir: pathlib.Path, *, flights: int, keep: bool) -> None:
         return
     request = _write_request(directory, sample[0])
     output.next_steps(
-        f"export KUBECONFIG={output.relative(directory.kubeconfig)}",
+        f"export KUBECONFIG={directory.kubeconfig}",
         "kubectl get isvc",
         f"glowplug predict {_NAME} -d {output.relative(request)}",
         f"glowplug logs {_NAME} -f",
@@ -205,7 +205,9 @@ def _predict(url: str, sample: list[Flight]) -> list[float]:
             predicted.append(float(answer["outputs"][0]["data"][0]))
             bar.advance(task)
     spoken = ", ".join(f"{name} {statistics.median(ms):.1f} ms" for name, ms in latencies.items() if ms)
-    output.done(f"{len(sample)} predictions by entity id (median: {spoken}, gRPC with a new connection each)")
+    output.done(
+        f"{len(sample)} predictions by entity id (median: {spoken}; each gRPC call on a new connection)"
+    )
     return predicted
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 
+from glowplug.cli import output
 from glowplug.cli.kube import Cluster
-from glowplug.errors import NotFound
+from glowplug.errors import BadRequest, NotFound
 from glowplug.spec import names
 from glowplug.spec.kinds import INFERENCE_SERVICE
 
@@ -63,8 +64,24 @@ def print_logs(cluster: Cluster, name: str, *, container: str | None, follow: bo
 
 
 def _copy(cluster: Cluster, pod: str, container: str, params: dict[str, str], lead: str) -> None:
+    """The container's output; that of its last run where this one has said nothing yet."""
     path = f"/api/v1/namespaces/{cluster.namespace}/pods/{pod}/log"
-    with cluster.stream(path, {**params, "container": container}) as response:
-        for line in response.iter_lines():
-            sys.stdout.write(f"{lead}{line}\n")
-            sys.stdout.flush()
+    is_silent = True
+    try:
+        with cluster.stream(path, {**params, "container": container}) as response:
+            for line in response.iter_lines():
+                is_silent = False
+                _write(lead, line)
+        if is_silent:
+            with cluster.stream(path, {**params, "container": container, "previous": "true"}) as response:
+                for line in response.iter_lines():
+                    _write(lead, line)
+    except BadRequest as error:
+        # Nothing ran yet, or nothing ran before: the API says what the container waits for.
+        if is_silent and "previous terminated container" not in error.message:
+            output.warned(f"{lead}{error.message}; `kubectl describe pod {pod}` says why")
+
+
+def _write(lead: str, line: str) -> None:
+    sys.stdout.write(f"{lead}{line}\n")
+    sys.stdout.flush()

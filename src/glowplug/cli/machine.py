@@ -184,13 +184,12 @@ def _last_lines(path: pathlib.Path) -> str:
 
 
 def _announce(directory: DataDir, description: dict[str, Any]) -> None:
-    kubeconfig = output.relative(directory.kubeconfig)
     output.done(f"the machine is up (process {description['pid']})")
     output.done(
         f"ingress at {description['urls']['ingress']}, Kubernetes API at {description['urls']['api']}"
     )
     output.next_steps(
-        f"export KUBECONFIG={kubeconfig}",
+        f"export KUBECONFIG={directory.kubeconfig}",
         "kubectl apply -f my-inferenceservice.yaml",
         "kubectl get isvc",
     )

@@ -122,7 +122,11 @@ def apply(
     applied = objects.apply(kube.connect(kubeconfig, context, namespace), documents, dry_run=dry_run)
     names = [item["metadata"]["name"] for item in applied if item["kind"] == "InferenceService"]
     if names:
-        output.next_steps("glowplug get isvc", f"glowplug predict {names[0]} -d request.json")
+        output.next_steps(
+            f"kubectl wait isvc/{names[0]} --for=condition=Ready",
+            "glowplug get isvc",
+            f"glowplug predict {names[0]} -d request.json",
+        )
 
 
 @app.command(epilog="Example: glowplug get isvc -A")

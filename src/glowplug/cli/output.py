@@ -48,7 +48,8 @@ def next_steps(*commands: str) -> None:
     console = stderr()
     console.print("\nnext:")
     for command in commands:
-        console.print(f"  {_plain(_typed(command))}")
+        if shutil.which("kubectl") is not None or not command.startswith("kubectl wait"):
+            console.print(f"  {_plain(_typed(command))}")
 
 
 def _typed(command: str) -> str:

@@ -77,7 +77,14 @@ def predict_grpc(url: str, model: str, body: bytes, *, gateway: str | None, time
         try:
             raw: bytes = call(v2_grpc.encode_infer_request(request), timeout=timeout_s)
         except grpc.RpcError as error:
-            raise InferenceError(f"{target} answered {error.code().name}: {error.details()}") from error
+            hint = (
+                "has the program a gRPC port? name it in args: --grpc_port=8081"
+                if "reset" in error.details()
+                else ""
+            )
+            raise InferenceError(
+                f"{target} answered {error.code().name}: {error.details()}", hint=hint
+            ) from error
     answer: Object = json.loads(v2_json.encode_response(v2_grpc.decode_infer_response(raw))[0])
     return answer
 

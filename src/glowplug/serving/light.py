@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from glowplug.errors import InferenceError
 from glowplug.serving.batcher import Batcher, predicted
@@ -92,7 +92,13 @@ class LightModel:
             started = perf_counter()
             response = await settle(model.postprocess(response))
             metrics.postprocess.observe(self.name, perf_counter() - started)
-        return cast(InferResponse, response)
+        if not isinstance(response, InferResponse):
+            found = f"{type(response).__module__}.{type(response).__qualname__}"
+            raise InferenceError(
+                f"model {self.name!r} answered with {found}, expected glowplug.serving.InferResponse",
+                code=500,
+            )
+        return response
 
     async def _predict(self, request: InferRequest) -> Any:
         started = perf_counter()

@@ -6,6 +6,7 @@ has changed. Whether and when it is started again is decided by `backoff`.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -53,6 +54,13 @@ class PodContext:
         return BackoffPolicy(
             config.backoff_base_s, config.backoff_cap_s, config.never_ready_cap_s, config.backoff_reset_s
         )
+
+
+_PORT_TAKEN = re.compile("address already in use|failed to bind", re.IGNORECASE)
+_PORT_TAKEN_HINT = (
+    "hint: another program has that port; name the program's ports in args, as --http_port=8080 --grpc_port=8081, and "
+    "each is replaced by a free one"
+)
 
 
 class ContainerRunner:
@@ -202,7 +210,8 @@ class ContainerRunner:
     def _show_end(self, code: int, log: ContainerLog, started_at: float) -> None:
         is_success = code == 0 and not self._kill_reason
         tail = "" if is_success else log.tail() or "there was no output"
-        message = "\n".join(part for part in (self._kill_reason, tail) if part)
+        hint = _PORT_TAKEN_HINT if _PORT_TAKEN.search(tail) else ""
+        message = "\n".join(part for part in (self._kill_reason, tail, hint) if part)
         end = Terminated(code, "Completed" if code == 0 else "Error", message, started_at, time.time())
         self._show(state=end, is_ready=False, is_started=False, unready_why="")
 

@@ -107,7 +107,12 @@ def localize(
     working_dir = container.get("workingDir")
     cwd = _real(working_dir, rewriter, variables) if working_dir else str(place.folder)
     http_port = _http_port(container, unit is not None, place.ports)
-    probes = parse_probes(container, http_port, unit.readiness if unit else None, rewriter)
+    has_default = names.REVISION_LABEL in (pod["metadata"].get("labels") or {}) or bool(
+        container.get("ports")
+    )
+    probes = parse_probes(
+        container, http_port, unit.readiness if unit else None, rewriter, has_default=has_default
+    )
     return Command(container["name"], argv, cwd, probes, env)
 
 

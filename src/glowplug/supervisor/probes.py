@@ -119,12 +119,18 @@ def eager_delay_s(probe: Probe, waited_s: float) -> float:
 
 
 def parse_probes(
-    container: Mapping[str, Any], http_port: int | None, unit_readiness: str | None, rewriter: Rewriter
+    container: Mapping[str, Any],
+    http_port: int | None,
+    unit_readiness: str | None,
+    rewriter: Rewriter,
+    *,
+    has_default: bool = True,
 ) -> Probes:
     """The container's probes with real ports. Raises CannotStart for a probe that says nothing that can be asked.
 
     Without a readiness probe the default is Knative's, a TCP connection, once; where the unit declares a readiness
-    path, that is asked for instead, and goes on being asked for.
+    path, that is asked for instead, and goes on being asked for. A pod that is no revision's and names no port has no
+    default (`has_default`): as in Kubernetes it is ready when it runs.
     """
     parsed = {
         kind: _parse(container, kind, http_port, rewriter)
@@ -134,7 +140,7 @@ def parse_probes(
     if readiness is None and http_port is not None:
         if unit_readiness is not None:
             readiness = Probe(HttpGet("127.0.0.1", http_port, unit_readiness), timeout_s=5.0)
-        else:
+        elif has_default:
             readiness = Probe(TcpSocket("127.0.0.1", http_port), is_repeated=False)
     return Probes(parsed["startupProbe"], readiness, parsed["livenessProbe"])
 

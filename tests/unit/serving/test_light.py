@@ -85,3 +85,15 @@ async def test_a_model_without_predict_is_501() -> None:
     with pytest.raises(InferenceError) as caught:
         await LightModel(Model("m"), Metrics()).infer(REQUEST, {})
     assert caught.value.code == 501
+
+
+async def test_an_answer_of_another_kind_is_named() -> None:
+    class Wrong(Model):
+        def predict(self, request: InferRequest) -> Any:
+            return {"outputs": []}
+
+    with pytest.raises(
+        InferenceError, match=r"builtins\.dict, expected glowplug\.serving\.InferResponse"
+    ) as caught:
+        await LightModel(Wrong("m"), Metrics()).infer(REQUEST, {})
+    assert caught.value.code == 500

@@ -100,7 +100,11 @@ def test_a_transformers_name_is_longer() -> None:
     [
         ({"minReplicas": -1}, "minReplicas", "'MinReplicas' cannot be less than 0"),
         ({"maxReplicas": -1}, "maxReplicas", "'MaxReplicas' cannot be less than 0"),
-        ({"minReplicas": 4, "maxReplicas": 3}, "minReplicas", "'MinReplicas' cannot be greater than MaxReplicas"),
+        (
+            {"minReplicas": 4, "maxReplicas": 3},
+            "minReplicas",
+            "'MinReplicas' cannot be greater than MaxReplicas",
+        ),
         ({"containerConcurrency": -1}, "containerConcurrency", "parallelism cannot be less than 0"),
         ({"containerConcurrency": 1001}, "containerConcurrency", "expected 0 <= 1001 <= 1000"),
         ({"timeout": 601}, "timeout", "expected 0 <= 601 <= 600"),

@@ -110,7 +110,7 @@ async def running(machine: Machine) -> AsyncIterator[Machine]:
 
 def a_pod(name: str, *containers: Object, **spec: Any) -> Object:
     annotations = spec.pop("annotations", {})
-    labels = spec.pop("labels", {})
+    labels = {names.REVISION_LABEL: name, **spec.pop("labels", {})}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
