@@ -20,7 +20,7 @@ from anyio.abc import TaskStatus
 
 from glowplug.apiserver.server import ApiServer, ApiServerConfig, State
 from glowplug.controllers import Controllers, ControllersConfig
-from glowplug.errors import GlowplugError
+from glowplug.errors import GlowplugError, NotFound
 from glowplug.local.clock import steady_clock
 from glowplug.local.config import MachineConfig
 from glowplug.local.datadir import DataDir
@@ -30,7 +30,7 @@ from glowplug.spec.kinds import KNATIVE_SERVICE
 from glowplug.spec.routes import RouteTable
 from glowplug.supervisor.agent import Supervisor
 from glowplug.supervisor.config import SupervisorConfig
-from glowplug.supervisor.images import discover
+from glowplug.supervisor.images import ImageTable, discover
 from glowplug.supervisor.storage import Storage
 
 if sys.version_info < (3, 11):
@@ -90,7 +90,7 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
         RouterConfig(directory.envoy, port=config.ingress_port, drain_timeout_s=config.shutdown_timeout_s),
         on_pid=lambda pid: supervisor.guard(pid),
     )
-    supervisor = _supervisor(config, directory, state, router)
+    supervisor = _supervisor(config, directory, state, router, discover(folders))
     api = ApiServer(api_config, state, supervisor)
     # Before the router: its first table must not send anything to a pod of the previous life.
     supervisor.prepare()
@@ -124,14 +124,17 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
     }  # fmt: skip
 
 
-def _supervisor(config: MachineConfig, directory: DataDir, state: State, router: Router) -> Supervisor:
+def _supervisor(
+    config: MachineConfig, directory: DataDir, state: State, router: Router, images: ImageTable
+) -> Supervisor:
     # The ingress has drained by then, so a pod that takes long is one whose requests nobody waits for any more.
     grace_s = min(_POD_GRACE_S, config.shutdown_timeout_s)
     settings = SupervisorConfig(directory.root, sys.executable, dict(os.environ), shutdown_grace_s=grace_s)
 
     def resolve(namespace: str, service: str) -> str | None:
-        known = state.objects.list(KNATIVE_SERVICE, namespace)
-        if all(each["metadata"]["name"] != service for each in known):
+        try:
+            state.objects.get(KNATIVE_SERVICE, namespace, service)
+        except NotFound:
             return None
         return router.local_address(namespace, service)
 
@@ -141,7 +144,7 @@ def _supervisor(config: MachineConfig, directory: DataDir, state: State, router:
     return Supervisor(
         state.objects,
         state.recorder,
-        discover(unit_folders(config.unit_dirs)),
+        images,
         Storage(directory.root, sys.executable, settings.host_env, settings.machine_path),
         resolve,
         unrouted,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from glowplug.errors import StorageError
+from glowplug.serving.model_file import find_model_file
 
 SUFFIX = ".onnx"
-MAX_LISTED = 10
 
 
 def find_model(model_dir: str) -> Path:
@@ -15,8 +15,8 @@ def find_model(model_dir: str) -> Path:
 
     Other files are let be: a model may keep its weights in them.
     """
-    place = Path(model_dir)
-    path = place if place.is_file() else place / _only_model(place)
+    hint = "export the model to ONNX, for example with torch.onnx.export(model, inputs, 'model.onnx')"
+    path = find_model_file(Path(model_dir), _is_model, suffixes=SUFFIX, hint=hint)
     try:
         with path.open("rb") as file:
             is_empty = not file.read(1)
@@ -27,33 +27,6 @@ def find_model(model_dir: str) -> Path:
     return path
 
 
-def _only_model(place: Path) -> str:
-    try:
-        names = sorted(entry.name for entry in place.iterdir() if entry.is_file())
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"the model folder {place} does not exist",
-            hint="--model_dir names the folder with the model file",
-        ) from error
-    except OSError as error:
-        raise StorageError(f"the model folder {place} cannot be read: {error.strerror}") from error
+def _is_model(name: str) -> bool:
     # A leading dot: what macOS leaves beside each file that it copies.
-    models = [name for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
-    if len(models) == 1:
-        return models[0]
-    if models:
-        raise StorageError(
-            f"{place} holds {len(models)} model files: {_listed(models)}; expected exactly one",
-            hint="point storageUri at a folder of one model",
-        )
-    raise StorageError(
-        f"{place} holds no model file ({SUFFIX}); it holds {_listed(names)}",
-        hint="export the model to ONNX, for example with torch.onnx.export(model, inputs, 'model.onnx')",
-    )
-
-
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + rest
+    return name.endswith(SUFFIX) and not name.startswith(".")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from glowplug.errors import StorageError
+from glowplug.serving.model_file import find_model_file
 
 SUFFIXES = (".json", ".ubj", ".bst", ".xgb", ".model")
 # Beside the model in what MLflow writes, and no models.
 NOT_MODELS = frozenset({"input_example.json", "serving_input_example.json"})
-MAX_LISTED = 10
 # XGBoost writes `version` last. A UBJSON file without it is not handed to XGBoost 3.2, which reads past the end of the
 # memory of some cut-off files and takes the process with it.
 TAIL_BYTES = 64
@@ -17,7 +17,8 @@ TAIL_BYTES = 64
 
 def read_model(model_dir: str) -> tuple[Path, bytes]:
     """The model file's path and content. Raises StorageError: none, several, unreadable, or the legacy format."""
-    path = find_model(Path(model_dir))
+    hint = "save the booster with booster.save_model('model.ubj')"
+    path = find_model_file(Path(model_dir), _is_model, suffixes=", ".join(SUFFIXES), hint=hint)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -40,35 +41,5 @@ def is_json(content: bytes) -> bool:
     return content[1:2] in b'"}\r\n\t '
 
 
-def find_model(place: Path) -> Path:
-    """The one model file in a folder, or the file itself. Raises StorageError."""
-    if place.is_file():
-        return place
-    try:
-        names = sorted(entry.name for entry in place.iterdir() if entry.is_file())
-    except FileNotFoundError as error:
-        raise StorageError(
-            f"the model folder {place} does not exist",
-            hint="--model_dir names the folder with the model file",
-        ) from error
-    except OSError as error:
-        raise StorageError(f"the model folder {place} cannot be read: {error.strerror}") from error
-    models = [name for name in names if name.endswith(SUFFIXES) and name not in NOT_MODELS]
-    if len(models) == 1:
-        return place / models[0]
-    if models:
-        raise StorageError(
-            f"{place} holds {len(models)} model files: {_listed(models)}; expected exactly one",
-            hint="point storageUri at a folder of one model",
-        )
-    raise StorageError(
-        f"{place} holds no model file ({', '.join(SUFFIXES)}); it holds {_listed(names)}",
-        hint="save the booster with booster.save_model('model.ubj')",
-    )
-
-
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    rest = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + rest
+def _is_model(name: str) -> bool:
+    return name.endswith(SUFFIXES) and name not in NOT_MODELS
