@@ -6,8 +6,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import re
-import signal
 import struct
 import subprocess
 import sys
@@ -25,6 +23,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from units.unit_process import DEADLINE_S, UnitProcess
 
 from glowplug.errors import ConfigError, InferenceError
 from glowplug.serving import TensorSpec
@@ -46,7 +45,6 @@ from glowplug_image.preprocess import TURNS, crop  # noqa: E402
 from glowplug_image.ranking import Ranking, read_labels  # noqa: E402
 from glowplug_image.settings import ImageConfig, numbers, thread_count  # noqa: E402
 
-DEADLINE_S = 30
 CONFIG = ImageConfig()
 EXACT = ImageConfig(is_exact=True)
 MEAN, STD = np.array(CONFIG.mean), np.array(CONFIG.std)
@@ -428,53 +426,16 @@ def scores_of(data: bytes) -> Any:
     return np.einsum("cyixj,kcij->k", blocks, KERNEL) / 196
 
 
-class Process:
-    """A unit on free ports."""
-
-    def __init__(self, log: Path, module: str, *argv: str) -> None:
-        self.log = log
-        sources = os.pathsep.join(str(unit / "src") for unit in (UNIT, PREDICTOR))
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable, "-m", module, "--model_name=m", "--http_port=0", "--grpc_port=0",
-                    "--drain_delay_s=0", *argv,
-                ],
-                stderr=stderr,
-                env={
-                    **os.environ,
-                    "HOST": "127.0.0.1",
-                    "PYTHONPATH": sources,
-                    "PYTHONSAFEPATH": "1",
-                    "OMP_NUM_THREADS": "1",
-                },
-            )  # fmt: skip
-
-    def wait_until_ready(self) -> Process:
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            found = re.search(r"HTTP 127\.0\.0\.1:(\d+), gRPC 127\.0\.0\.1:(\d+)", self.log.read_text())
-            if found:
-                self.url, self.grpc = f"http://127.0.0.1:{found[1]}", f"127.0.0.1:{found[2]}"
-                return self
-            time.sleep(0.005)
-        raise AssertionError(self.log.read_text())
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(DEADLINE_S) == 0, self.log.read_text()
-
-
 @dataclass
 class Deployment:
     """The two transformers before one predictor: over gRPC, and over REST with labels."""
 
-    predictor: Process
-    plain: Process
-    ranked: Process
+    predictor: UnitProcess
+    plain: UnitProcess
+    ranked: UnitProcess
     client: httpx.Client
 
-    def post(self, server: Process, path: str, body: Any, **headers: str) -> httpx.Response:
+    def post(self, server: UnitProcess, path: str, body: Any, **headers: str) -> httpx.Response:
         content = body if isinstance(body, bytes) else orjson.dumps(body)
         return self.client.post(server.url + path, content=content, headers=headers)
 
@@ -485,12 +446,14 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     small_net(folder)
     labels = folder / "labels.txt"
     labels.write_text("\n".join(f"class {index}" for index in range(CLASSES)))
-    predictor = Process(folder / "predictor.log", "glowplug_onnx", f"--model_dir={folder}").wait_until_ready()
-    plain = Process(
+    predictor = UnitProcess(
+        folder / "predictor.log", "glowplug_onnx", f"--model_dir={folder}"
+    ).wait_until_ready()
+    plain = UnitProcess(
         folder / "plain.log", "glowplug_image", f"--predictor_host={predictor.grpc}",
         "--enable_predictor_health_check",
     )  # fmt: skip
-    ranked = Process(
+    ranked = UnitProcess(
         folder / "ranked.log", "glowplug_image", f"--predictor_host={predictor.url.partition('://')[2]}",
         "--predictor_protocol=v2", f"--labels={labels}", "--top_k=2",
     )  # fmt: skip
@@ -606,7 +569,9 @@ def test_no_bytes_make_a_5xx(
 
 
 def test_without_a_predictor_it_waits_and_says_so(tmp_path: Path) -> None:
-    server = Process(tmp_path / "log", "glowplug_image", "--predictor_host=127.0.0.1:1").wait_until_ready()
+    server = UnitProcess(
+        tmp_path / "log", "glowplug_image", "--predictor_host=127.0.0.1:1"
+    ).wait_until_ready()
     body, length = v2_json.encode_request(request(JPEG), binary=True)
     with httpx.Client(timeout=DEADLINE_S, verify=False) as client:
         assert client.get(server.url + "/v2/health/live").status_code == 200

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from units.unit_process import DEADLINE_S, UnitProcess
 
 from glowplug.errors import ConfigError, GlowplugError, InferenceError, StorageError
 from glowplug.wire import InferRequest, RequestedOutput, Tensor, v2_json
@@ -33,7 +32,6 @@ sys.path.insert(0, str(UNIT / "src"))
 from glowplug_onnx.model import OnnxModel  # noqa: E402
 from glowplug_onnx.threads import available_cpus, quota_cpus, thread_count  # noqa: E402
 
-DEADLINE_S = 30
 RNG = np.random.default_rng(11)
 WEIGHTS = RNG.normal(size=(4, 3)).astype(np.float32)
 ROWS = RNG.normal(size=(20, 4)).astype(np.float32)
@@ -343,59 +341,27 @@ def test_thread_counts() -> None:
     assert available_cpus(Path("/nowhere")) >= 1
 
 
-class Process:
-    """`python -m glowplug_onnx` on free ports."""
-
-    def __init__(self, folder: Path, *argv: str) -> None:
-        self.log = folder / "stderr"
-        with self.log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "glowplug_onnx", "--model_name=m", f"--model_dir={folder}",
-                    "--http_port=0", "--grpc_port=0", "--drain_delay_s=0", *argv,
-                ],
-                stderr=stderr,
-                env={
-                    **os.environ,
-                    "HOST": "127.0.0.1",
-                    "PYTHONPATH": str(UNIT / "src"),
-                    "PYTHONSAFEPATH": "1",
-                    "OMP_NUM_THREADS": "1",
-                },
-            )  # fmt: skip
-
-    def wait_until_ready(self) -> Process:
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            found = re.search(r"HTTP 127\.0\.0\.1:(\d+), gRPC 127\.0\.0\.1:(\d+)", self.log.read_text())
-            if found:
-                self.url, self.grpc = f"http://127.0.0.1:{found[1]}", f"127.0.0.1:{found[2]}"
-                return self
-            time.sleep(0.005)
-        raise AssertionError(self.log.read_text())
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(DEADLINE_S) == 0, self.log.read_text()
+def start(folder: Path, *argv: str) -> UnitProcess:
+    return UnitProcess(folder / "stderr", "glowplug_onnx", f"--model_dir={folder}", *argv)
 
 
 @pytest.fixture(scope="module")
-def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnitProcess]:
     folder = tmp_path_factory.mktemp("model")
     linear(folder)
-    server = Process(folder).wait_until_ready()
+    server = start(folder).wait_until_ready()
     yield server
     server.stop()
 
 
-async def post(server: Process, path: str, content: bytes, **headers: str) -> httpx.Response:
+async def post(server: UnitProcess, path: str, content: bytes, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): text for name, text in headers.items()}
     # No certificates to load: everything is plain HTTP.
     async with httpx.AsyncClient(timeout=DEADLINE_S, verify=False) as client:
         return await client.post(server.url + path, content=content, headers=named)
 
 
-async def test_v2_json_binary_and_v1(unit: Process) -> None:
+async def test_v2_json_binary_and_v1(unit: UnitProcess) -> None:
     for binary in (False, True):
         body, length = v2_json.encode_request(ask(Tensor.from_numpy("x", ROWS)), binary=binary)
         headers = {} if length is None else {v2_json.HEADER_LENGTH: str(length)}
@@ -409,7 +375,7 @@ async def test_v2_json_binary_and_v1(unit: Process) -> None:
     np.testing.assert_allclose(answer.json()["predictions"], ROWS[:2] @ WEIGHTS, rtol=1e-4, atol=1e-5)
 
 
-async def test_metadata_comes_from_the_model(unit: Process) -> None:
+async def test_metadata_comes_from_the_model(unit: UnitProcess) -> None:
     async with httpx.AsyncClient() as client:
         found = (await client.get(unit.url + "/v2/models/m")).json()
     assert found["platform"] == "onnxruntime_onnx"
@@ -417,7 +383,7 @@ async def test_metadata_comes_from_the_model(unit: Process) -> None:
     assert found["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}]
 
 
-async def test_kserves_clients(unit: Process) -> None:
+async def test_kserves_clients(unit: UnitProcess) -> None:
     kserve: Any = pytest.importorskip("kserve")
 
     def asked() -> Any:
@@ -450,7 +416,7 @@ async def test_kserves_clients(unit: Process) -> None:
         ({"name": "q", "shape": [1, 4], "data": [1, 2, 3, 4]}, "missing 'x'; unknown 'q'"),
     ],
 )
-async def test_mistakes_are_400(unit: Process, item: Any, said: str) -> None:
+async def test_mistakes_are_400(unit: UnitProcess, item: Any, said: str) -> None:
     body = orjson.dumps({"inputs": [{"datatype": "FP32", **item}]})
     answer = await post(unit, "/v2/models/m/infer", body)
     assert answer.status_code == 400
@@ -466,7 +432,7 @@ async def test_mistakes_are_400(unit: Process, item: Any, said: str) -> None:
     outputs=st.lists(st.sampled_from(["y", "x"]), max_size=2),
 )
 async def test_no_request_makes_a_5xx(
-    unit: Process, names: list[str], shape: list[int], datatype: str, item: Any, outputs: list[str]
+    unit: UnitProcess, names: list[str], shape: list[int], datatype: str, item: Any, outputs: list[str]
 ) -> None:
     count = int(np.prod(shape, dtype=int))
     items = [{"name": name, "datatype": datatype, "shape": shape, "data": [item] * count} for name in names]
@@ -477,7 +443,7 @@ async def test_no_request_makes_a_5xx(
 
 async def test_missing_values_are_let_through_where_the_flag_says_so(tmp_path: Path) -> None:
     echo(tmp_path, FLOAT, ["n"])
-    server = Process(tmp_path, "--accept_missing").wait_until_ready()
+    server = start(tmp_path, "--accept_missing").wait_until_ready()
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1, None]}]}
     answer = await post(server, "/v2/models/m/infer", orjson.dumps(body))
     server.stop()
@@ -487,7 +453,7 @@ async def test_missing_values_are_let_through_where_the_flag_says_so(tmp_path: P
 
 def test_the_process_says_what_is_wrong_with_the_model(tmp_path: Path) -> None:
     linear(tmp_path, opset=99)
-    server = Process(tmp_path)
+    server = start(tmp_path)
     assert server.process.wait(DEADLINE_S) == 1
     lines = server.log.read_text().splitlines()
     assert lines[0].startswith(f"error: {tmp_path}/model.onnx needs opset 99")

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from units.unit_process import DEADLINE_S, UnitProcess
 
 from glowplug.errors import InferenceError, StorageError
 from glowplug.serving.light import LightModel
@@ -34,7 +34,6 @@ from glowplug_xgboost.model import XgboostModel  # noqa: E402
 
 FEATURES = 5
 NAMES = [f"f{index}" for index in range(FEATURES)]
-DEADLINE_S = 30
 ROWS = np.random.default_rng(7).normal(size=(200, FEATURES)).astype(np.float32)
 LABELS = {
     "reg:squarederror": ROWS[:, 0] * 2 + ROWS[:, 1],
@@ -261,42 +260,15 @@ async def test_requests_that_share_a_batch_get_their_own_predictions(tmp_path: P
     await served.close()
 
 
-class Process:
-    """`python -m glowplug_xgboost` on free ports."""
-
-    def __init__(self, folder: Path, *argv: str) -> None:
-        self.log = folder / "stderr"
-        with self.log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable, "-m", "glowplug_xgboost", "--model_name=m", f"--model_dir={folder}",
-                    "--http_port=0", "--grpc_port=0", "--drain_delay_s=0", *argv,
-                ],
-                stderr=stderr,
-                env={
-                    **os.environ,
-                    "HOST": "127.0.0.1",
-                    "PYTHONPATH": str(UNIT / "src"),
-                    "PYTHONSAFEPATH": "1",
-                },
-            )  # fmt: skip
-
-    def wait_until_ready(self) -> Process:
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            found = re.search(r"HTTP 127\.0\.0\.1:(\d+), gRPC 127\.0\.0\.1:(\d+)", self.log.read_text())
-            if found:
-                self.url, self.grpc = f"http://127.0.0.1:{found[1]}", f"127.0.0.1:{found[2]}"
-                return self
-            time.sleep(0.005)
-        raise AssertionError(self.log.read_text())
+def start(folder: Path, *argv: str) -> UnitProcess:
+    return UnitProcess(folder / "stderr", "glowplug_xgboost", f"--model_dir={folder}", *argv)
 
 
 @pytest.fixture(scope="module")
-def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnitProcess]:
     folder = tmp_path_factory.mktemp("model")
     train().save_model(folder / "model.ubj")
-    server = Process(folder).wait_until_ready()
+    server = start(folder).wait_until_ready()
     yield server
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(DEADLINE_S) == 0
@@ -305,13 +277,13 @@ def unit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 EXPECTED = train().predict(xgboost.DMatrix(ROWS[:3], feature_names=NAMES))
 
 
-async def post(server: Process, path: str, content: bytes, **headers: str) -> httpx.Response:
+async def post(server: UnitProcess, path: str, content: bytes, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
         return await client.post(server.url + path, content=content, headers=named)
 
 
-async def test_v2_json_binary_columns_and_v1(unit: Process) -> None:
+async def test_v2_json_binary_columns_and_v1(unit: UnitProcess) -> None:
     rows = ask(Tensor.from_numpy("anything", ROWS[:3]))
     columns = ask(
         *(Tensor.from_numpy(name, ROWS[:3, index]) for index, name in reversed(list(enumerate(NAMES))))
@@ -332,14 +304,14 @@ async def test_v2_json_binary_columns_and_v1(unit: Process) -> None:
         np.testing.assert_allclose(answer.json()["predictions"], EXPECTED, rtol=1e-6)
 
 
-async def test_metadata_comes_from_the_booster(unit: Process) -> None:
+async def test_metadata_comes_from_the_booster(unit: UnitProcess) -> None:
     async with httpx.AsyncClient() as client:
         found = (await client.get(unit.url + "/v2/models/m")).json()
     assert found["inputs"] == [{"name": "input-0", "datatype": "FP32", "shape": [-1, FEATURES]}]
     assert found["outputs"] == [{"name": "predict", "datatype": "FP32", "shape": [-1]}]
 
 
-async def test_kserves_clients(unit: Process) -> None:
+async def test_kserves_clients(unit: UnitProcess) -> None:
     kserve: Any = pytest.importorskip("kserve")
 
     def asked() -> Any:
@@ -367,7 +339,7 @@ async def test_kserves_clients(unit: Process) -> None:
         ({"shape": [1, 5], "data": [1, 2, 3, 4, None]}, "takes no missing values"),
     ],
 )
-async def test_mistakes_are_400(unit: Process, item: Any, said: str) -> None:
+async def test_mistakes_are_400(unit: UnitProcess, item: Any, said: str) -> None:
     body = orjson.dumps({"inputs": [{"name": "x", "datatype": "FP32", **item}]})
     answer = await post(unit, "/v2/models/m/infer", body)
     assert answer.status_code == 400
@@ -382,7 +354,7 @@ async def test_mistakes_are_400(unit: Process, item: Any, said: str) -> None:
     value=st.sampled_from([1, 1.5, True, "a", None, 1e300, -1]),
 )
 async def test_no_request_makes_a_5xx(
-    unit: Process, names: list[str], shape: list[int], datatype: str, value: Any
+    unit: UnitProcess, names: list[str], shape: list[int], datatype: str, value: Any
 ) -> None:
     count = int(np.prod(shape, dtype=int))
     items = [{"name": name, "datatype": datatype, "shape": shape, "data": [value] * count} for name in names]
@@ -390,7 +362,7 @@ async def test_no_request_makes_a_5xx(
     assert answer.status_code < 500, answer.text
 
 
-async def test_many_at_once_get_their_own_answers(unit: Process) -> None:
+async def test_many_at_once_get_their_own_answers(unit: UnitProcess) -> None:
     async with httpx.AsyncClient(timeout=DEADLINE_S) as client:
 
         async def one(index: int) -> None:
@@ -402,7 +374,7 @@ async def test_many_at_once_get_their_own_answers(unit: Process) -> None:
 
 
 def test_the_process_says_what_is_wrong_with_the_model(tmp_path: Path) -> None:
-    server = Process(tmp_path)
+    server = start(tmp_path)
     assert server.process.wait(DEADLINE_S) == 1
     lines = server.log.read_text().splitlines()
     assert lines[0].startswith(f"error: {tmp_path} holds no model file")
