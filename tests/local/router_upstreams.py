@@ -268,7 +268,8 @@ class _Started:
 @asynccontextmanager
 async def running_router(directory: Path, **options: object) -> AsyncIterator[Router]:
     """A router in a task of its own, so that a fixture may begin it in one task and end it in another."""
-    router = Router(RouterConfig(directory, port=0, **options))  # type: ignore[arg-type]
+    on_pid: Callable[[int], None] = options.pop("on_pid", lambda pid: None)  # type: ignore[assignment]
+    router = Router(RouterConfig(directory, port=0, **options), on_pid=on_pid)  # type: ignore[arg-type]
     started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(router.run(task_status=_Started(started)), name="router")
     try:

@@ -130,7 +130,6 @@ async def test_weights_are_kept_also_where_one_revision_has_no_pod(router: Route
     # Binomial(400, 0.25): 100 with a standard deviation of 8.7; 6 of them on either side.
     assert 48 <= len(refused) <= 152
     assert "retry-after: 1" in refused[0][0]
-    assert "revision default/gone has no ready replica" in json.loads(refused[0][1])["error"]
 
 
 async def test_a_pod_that_speaks_grpc_on_its_only_port_gets_it_there(router: Router, pod: Pod) -> None:
@@ -165,8 +164,6 @@ async def test_silence_past_the_timeout_is_504_and_a_stream_may_go_on(router: Ro
 async def test_what_a_model_answers_is_not_tried_again(router: Router) -> None:
     class Failing(HttpServer):
         async def respond(self, head: bytes, writer: asyncio.StreamWriter) -> None:
-            if b"cut" in head:
-                writer.close()
             writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 3\r\n\r\nmy\n")
 
     server = Failing("failing")
@@ -175,10 +172,21 @@ async def test_what_a_model_answers_is_not_tried_again(router: Router) -> None:
     status, head, body = await get(router.real_port, PATH)
     assert (status, body, server.requests) == (503, b"my\n", 1)
     assert "retry-after" not in head
-    status, head, body = await get(router.real_port, PATH + "/cut")
-    assert (status, server.requests) == (503, 2)
-    assert "may or may not have done the request" in json.loads(body)["error"]
     await server.close()
+
+
+async def test_a_request_over_which_its_pod_dies_goes_to_another_one(router: Router, pod: Pod) -> None:
+    class Dying(HttpServer):
+        async def respond(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+    dying = Dying("dying")
+    await dying.start()
+    endpoints = (pod.endpoint, Endpoint("default/dying", "127.0.0.1", dying.port, dying.port))
+    await publish(router, entry("flights", r=100), Backend("default/r", endpoints, 0, 30.0))
+    while not dying.requests:
+        assert (await get(router.real_port, PATH))[0] == 200
+    await dying.close()
 
 
 async def test_a_pod_that_takes_no_connection_costs_no_request(router: Router, pod: Pod) -> None:
@@ -236,7 +244,9 @@ async def test_a_pod_never_gets_more_than_its_container_concurrency(router: Rout
         assert stats.active <= 4
         assert stats.pending > 0
         assert stats.requests > 80
-        assert (stats.errors_5xx, stats.endpoints) == (0, 2)
+        assert stats.errors_5xx == 0
+        # Two pods, each with one request of either protocol at a time.
+        assert 0.5e6 < stats.busy_us < 4.4e6
 
 
 async def test_a_full_queue_is_503(tmp_path: Path) -> None:

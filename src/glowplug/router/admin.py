@@ -18,18 +18,25 @@ _REQUEST_TIMEOUT_S = 5.0
 _CHUNK_BYTES = 256 * 1024
 # Above this many, all versions are read at once: a regex of that many names would cost more than it saves.
 _MAX_NAMES = 32
-_COUNTERS = r"cluster\.[^/]+/.*\.(upstream_rq_(total|5xx|active|pending_active)|membership_total)"
+_BUSY = "requests.busy_us.cluster."
+_COUNTERS = (
+    r"cluster\.[^/]+/.*\.(upstream_rq_(total|5xx|active|pending_active))"
+    r"|requests\.busy_us\.cluster\.[^/]+/.*"
+)
 
 
 @dataclass(frozen=True)
 class RevisionStats:
-    """A revision's requests since Envoy started, those in its pods, and those that wait for a place in one."""
+    """A revision's requests since Envoy started, those in its pods, and those that wait for a place in one.
+
+    `busy_us` is the time that requests which are over were in its pods, in microseconds, added up.
+    """
 
     requests: int = 0
     errors_5xx: int = 0
     active: int = 0
     pending: int = 0
-    endpoints: int = 0
+    busy_us: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,18 +122,19 @@ def parse_revision_stats(stats: Mapping[str, str]) -> dict[str, RevisionStats]:
     """Adds up the two clusters of each revision."""
     counts: dict[str, dict[str, int]] = {}
     for statistic, value in stats.items():
-        cluster, _, name = statistic.removeprefix("cluster.").rpartition(".")
+        if statistic.startswith(_BUSY):
+            cluster, name = statistic[len(_BUSY) :], "busy_us"
+        else:
+            cluster, _, name = statistic.removeprefix("cluster.").rpartition(".")
         of_revision = counts.setdefault(revision_of(cluster), {})
-        is_shared = name == "membership_total"
-        old = of_revision.get(name, 0)
-        of_revision[name] = max(old, int(value)) if is_shared else old + int(value)
+        of_revision[name] = of_revision.get(name, 0) + int(value)
     return {
         revision: RevisionStats(
             requests=count.get("upstream_rq_total", 0),
             errors_5xx=count.get("upstream_rq_5xx", 0),
             active=count.get("upstream_rq_active", 0),
             pending=count.get("upstream_rq_pending_active", 0),
-            endpoints=count.get("membership_total", 0),
+            busy_us=count.get("busy_us", 0),
         )
         for revision, count in sorted(counts.items())
     }

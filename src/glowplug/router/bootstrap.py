@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from glowplug.router import activation
 from glowplug.router.clusters import ENDPOINT_SOURCE, TYPE, Resource, file_source
 from glowplug.router.layout import CLUSTERS_FILE, LISTENERS_FILE, Layout
 
@@ -29,18 +30,24 @@ STATISTICS = (
     r"cluster\..*\.(upstream_rq_(active|pending_active|pending_overflow|retry|timeout|time|total|completed|[1-5]xx)"
     r"|upstream_rq_rx_reset|upstream_cx_(active|total|connect_fail)|membership_(total|healthy))",
     r"http\.(ingress|local)\.downstream_(rq|cx)_(active|total|[1-5]xx|completed|time)",
+    r"requests\.busy_us\..*",
     r"server\.(live|uptime|memory_allocated)",
 )
 
 
 def bootstrap(layout: Layout) -> Resource:
-    """The bootstrap. Of the sockets, `admin` and `probe` are Envoy's and `endpoints` is the router's."""
+    """The bootstrap. Of the sockets, `admin` and `probe` are Envoy's, `endpoints` is the router's, and `admission`
+    the activator's."""
     dynamic = {
         "cds_config": file_source(layout.xds / CLUSTERS_FILE),
         "lds_config": file_source(layout.xds / LISTENERS_FILE),
     }
-    static = {"listeners": [_probe(layout.probe)], "clusters": [_endpoint_source(layout.endpoints)]}
+    static = {
+        "listeners": [_probe(layout.probe), activation.listener()],
+        "clusters": [_endpoint_source(layout.endpoints), *activation.clusters(layout.admission)],
+    }
     return {
+        "bootstrap_extensions": [activation.BOOTSTRAP_EXTENSION],
         "node": {"id": "glowplug", "cluster": "glowplug"},
         "admin": {"address": {"pipe": {"path": str(layout.admin), "mode": 0o600}}},
         "dynamic_resources": dynamic,

@@ -21,12 +21,17 @@ TYPE = "type.googleapis.com/"
 METADATA = "glowplug"
 # The cluster of the bootstrap that answers for endpoints.
 ENDPOINT_SOURCE = "endpoint-source"
+# The way through the activator, see `activation`: its cluster, and the listener within Envoy that it leads to.
+ENTRY = "activator"
+ENTRY_LISTENER = "activator"
 _GRPC_SUFFIX = "/grpc"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _LEAST_REQUEST = "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest"
 # Of two pods the busier one is chosen in 1 of 2**5 cases.
 _CHOICES = 5
 _BUFFER_BYTES = 1024 * 1024
+# Percent: one host of a thousand counts as all of them.
+_ONE_IS_ENOUGH = 100_000
 _STREAM_WINDOW_BYTES = 1024 * 1024
 _CONNECTION_WINDOW_BYTES = 8 * 1024 * 1024
 _GRPC_IDLE_TIMEOUT_S = 300.0
@@ -75,6 +80,21 @@ def file_source(path: Path) -> Resource:
     return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}
 
 
+def entry_host() -> Resource:
+    """The endpoint that leads to the activator."""
+    return {"endpoint": {"address": {"envoy_internal_address": {"server_listener_name": ENTRY_LISTENER}}}}
+
+
+def http_options(protocol: Resource, idle_timeout_s: float) -> Resource:
+    """The extension options of a cluster: its protocol, and when an idle connection is closed."""
+    options = {
+        "@type": TYPE + _HTTP_OPTIONS,
+        "common_http_protocol_options": {"idle_timeout": seconds(idle_timeout_s)},
+        "explicit_http_config": protocol,
+    }
+    return {_HTTP_OPTIONS: options}
+
+
 def http2_windows() -> Resource:
     """Flow-control windows: large enough for a tensor in one go, small enough to bound a slow reader's memory."""
     return {
@@ -121,7 +141,10 @@ def endpoints(backend: Backend) -> dict[str, Endpoints]:
 
 
 def assignment(cluster: str, endpoints: Endpoints) -> Resource:
-    """The endpoints of a cluster as Envoy reads them. A leaving host gets no new request, and finishes its queue."""
+    """The endpoints of a cluster as Envoy reads them: its hosts, and where none is left, the activator.
+
+    A leaving host gets no new request, and finishes its queue.
+    """
     hosts = [
         {
             "endpoint": {"address": {"socket_address": {"address": host.address, "port_value": host.port}}},
@@ -129,11 +152,13 @@ def assignment(cluster: str, endpoints: Endpoints) -> Resource:
         }
         for host in endpoints.hosts
     ]
-    resource: Resource = {
+    return {
         "@type": TYPE + "envoy.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": cluster,
+        "endpoints": [{"lb_endpoints": hosts}, {"lb_endpoints": [entry_host()], "priority": 1}],
+        # One healthy host is enough to keep all requests: Envoy would else share them out as soon as some are not.
+        "policy": {"overprovisioning_factor": _ONE_IS_ENOUGH},
     }
-    return {**resource, "endpoints": [{"lb_endpoints": hosts}]} if hosts else resource
 
 
 def _grpc_port(endpoint: Endpoint) -> int:
@@ -174,13 +199,7 @@ def _cluster(
         "circuit_breakers": limits,
         "outlier_detection": _ejection(config),
         "metadata": {"filter_metadata": {METADATA: {"revision": revision_of(name)}}},
-        "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": TYPE + _HTTP_OPTIONS,
-                "common_http_protocol_options": {"idle_timeout": seconds(idle_timeout_s)},
-                "explicit_http_config": protocol,
-            }
-        },
+        "typed_extension_protocol_options": http_options(protocol, idle_timeout_s),
     }
 
 

@@ -45,3 +45,8 @@ class Layout:
     @property
     def endpoints(self) -> Path:
         return self.sockets / "endpoints.sock"
+
+    @property
+    def admission(self) -> Path:
+        """Where Envoy asks the activator; this socket is the activator's."""
+        return self.sockets / "admission.sock"

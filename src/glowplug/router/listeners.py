@@ -61,7 +61,7 @@ def listener(
                 "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.router.v3.Router"},
             }
         ],
-        "access_log": [_access_log(access_log)],
+        "access_log": [_access_log(access_log), _busy_time()],
         "local_reply_config": local_reply(),
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,
@@ -105,6 +105,20 @@ def _name_header(name: str) -> Resource:
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {"@type": TYPE + mutation, "mutations": [{"append": header}]},
     }
+
+
+def _busy_time() -> Resource:
+    """Adds up the microseconds that requests were in a cluster's pods: the time-weighted concurrency, exactly."""
+    busy = {
+        "stat": {"name": "busy_us", "tags": [{"name": "cluster", "value_format": "%UPSTREAM_CLUSTER%"}]},
+        "value_format": "%COMMON_DURATION(US_TX_BEG:DS_TX_END:us)%",
+    }
+    config = {
+        "@type": TYPE + "envoy.extensions.access_loggers.stats.v3.Config",
+        "stats_scope": {"prefix": "requests"},
+        "counters": [busy],
+    }
+    return {"name": "envoy.access_loggers.stats", "typed_config": config}
 
 
 def _access_log(path: Path) -> Resource:

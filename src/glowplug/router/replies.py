@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from glowplug.router.clusters import METADATA, Resource
 
+# On an answer of the activator's listener: the pod that was chosen did not answer, so another one may be tried.
+UNREACHED = "x-glowplug-unreached"
+
 _REVISION = f"%METADATA(CLUSTER:{METADATA}:revision)%"
 _PODS = "kubectl get pods -A -L serving.knative.dev/revision"
 _ITS_OWN_WORDS = "%LOCAL_REPLY_BODY%"
@@ -29,13 +32,18 @@ _UNAVAILABLE: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def local_reply() -> Resource:
-    """The `local_reply_config` of every listener; the first mapper that fits is taken."""
-    mappers = [*_mappers(_flags(("NR",)), _NOT_FOUND, retry=False)]
+def local_reply(*, is_before_retry: bool = False) -> Resource:
+    """The `local_reply_config` of every listener; the first mapper that fits is taken.
+
+    Of the listener whose answers another one may retry, `is_before_retry`, those that say so carry `UNREACHED`.
+    """
+    mappers = [*_mappers(_flags(("NR",)), _NOT_FOUND, [])]
     for flags, message in _UNAVAILABLE:
-        mappers += _mappers(_flags(flags), message, retry=True)
+        is_unreached = is_before_retry and flags in (("UF",), ("UC",))
+        headers = [*_RETRY_AFTER, *_UNREACHED] if is_unreached else _RETRY_AFTER
+        mappers += _mappers(_flags(flags), message, headers)
     # The answers that a route holds, and those of Envoy that are left.
-    mappers += _mappers(_is_503(), _ITS_OWN_WORDS, retry=True)
+    mappers += _mappers(_is_503(), _ITS_OWN_WORDS, _RETRY_AFTER)
     mappers.append(_mapper([_IS_GRPC], _text(_ITS_OWN_WORDS)))
     return {"mappers": mappers, "body_format": _json(_ITS_OWN_WORDS)}
 
@@ -46,13 +54,17 @@ _IS_GRPC: Resource = {
 _RETRY_AFTER = [
     {"header": {"key": "retry-after", "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 ]
+_UNREACHED = [{"header": {"key": UNREACHED, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
 
 
-def _mappers(only: Resource, message: str, *, retry: bool) -> list[Resource]:
-    rest = _mapper([only], _json(message))
-    if retry:
-        rest["headers_to_add"] = _RETRY_AFTER
-    return [_mapper([only, _IS_GRPC], _text(message)), rest]
+def _mappers(only: Resource, message: str, headers: list[Resource]) -> list[Resource]:
+    """For gRPC, which gets no `retry-after`, and for the rest."""
+    for_grpc, rest = _mapper([only, _IS_GRPC], _text(message)), _mapper([only], _json(message))
+    if headers:
+        rest["headers_to_add"] = headers
+    if UNREACHED in (header["header"]["key"] for header in headers):
+        for_grpc["headers_to_add"] = _UNREACHED
+    return [for_grpc, rest]
 
 
 def _mapper(filters: list[Resource], body: Resource) -> Resource:

@@ -76,6 +76,13 @@ class Router:
         return self._keeper.pid if self._keeper else None
 
     @property
+    def admission_socket(self) -> Path:
+        """Where the activator must listen; known once `run` has started."""
+        if self._layout is None:
+            raise RuntimeError("the router does not run")
+        return self._layout.admission
+
+    @property
     def access_log(self) -> Path:
         """Where Envoy writes a line of JSON for each request."""
         return self._config.directory.absolute() / "access.log"

@@ -16,6 +16,7 @@ from functools import lru_cache
 from glowplug.router.clusters import TYPE, Resource
 from glowplug.router.config import RouterConfig
 from glowplug.router.listeners import LISTENER_HEADER, LOCAL, local_name
+from glowplug.router.replies import UNREACHED
 from glowplug.router.ways import Way, no_way, way
 from glowplug.spec.routes import Backend, RouteEntry
 
@@ -77,6 +78,7 @@ def _configuration(name: str, virtual_hosts: list[Resource]) -> Resource:
         "name": name,
         "ignore_port_in_host_matching": True,
         "request_headers_to_remove": [LISTENER_HEADER],
+        "response_headers_to_remove": [UNREACHED],
         "virtual_hosts": virtual_hosts,
     }
 
@@ -90,14 +92,17 @@ def _host(domains: tuple[str, ...], to: Way, max_retries: int) -> Resource:
 
 def _virtual_host(domains: Sequence[str], max_retries: int, content: Resource) -> Resource:
     policy = {"retry_policy": _retry_policy(max_retries)} if max_retries else {}
-    return {"name": domains[0], "domains": list(domains), **policy, **content}
+    # The activator chooses another pod for a second attempt.
+    count = {"include_request_attempt_count": True} if max_retries else {}
+    return {"name": domains[0], "domains": list(domains), **policy, **count, **content}
 
 
 def _retry_policy(max_retries: int) -> Resource:
-    # Only where no byte of the request has reached a model: it may not be safe to do twice.
+    # Also where the pod died over the request: to predict twice does no harm, a failed request does.
     previous_hosts = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
     return {
-        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "retry_on": "connect-failure,refused-stream,reset,retriable-headers",
+        "retriable_headers": [{"name": UNREACHED, "present_match": True}],
         "num_retries": max_retries,
         "retry_host_predicate": [
             {

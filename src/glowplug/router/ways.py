@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from glowplug.router.clusters import Resource, grpc_cluster, http_cluster, seconds
-from glowplug.spec.routes import Backend, RouteEntry, Split
+from glowplug.router.activation import revision_headers
+from glowplug.router.clusters import ENTRY, Resource, grpc_cluster, http_cluster, seconds
+from glowplug.spec.routes import Backend, Mode, RouteEntry, Split
 
 _DEFAULT_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
 class Way:
-    """To revisions by weight, or, if there are no `weights`, to nowhere, for the reason in `excuse`."""
+    """To revisions by weight, or, if there are no `weights`, to nowhere, for the reason in `excuse`.
+
+    `held` are those whose requests go through the activator.
+    """
 
     service: str
     weights: tuple[tuple[str, int], ...] = ()
+    held: frozenset[str] = frozenset()
     timeout_s: float = _DEFAULT_TIMEOUT_S
     excuse: str = ""
 
@@ -43,9 +48,15 @@ class Way:
         }
 
     def _destination(self, cluster: Callable[[str], str]) -> Resource:
-        weights = [{"name": cluster(revision), "weight": weight} for revision, weight in self.weights]
-        if len(weights) == 1:
-            return {"cluster": weights[0]["name"]}
+        # Also for those that go straight to pods: where none of them is left, the activator is next, and asks.
+        weights = [
+            {
+                "name": ENTRY if revision in self.held else cluster(revision),
+                "weight": weight,
+                "request_headers_to_add": revision_headers(revision),
+            }
+            for revision, weight in self.weights
+        ]
         return {"weighted_clusters": {"clusters": weights}}
 
 
@@ -57,7 +68,11 @@ def way(entry: RouteEntry, backends: Mapping[str, Backend]) -> Way:
         return Way(service, excuse=_excuse(entry))
     # Envoy has one timeout a route, before it chooses the revision.
     timeouts = [backends[split.revision].timeout_s for split in splits if split.revision in backends]
-    return Way(service, tuple((split.revision, split.percent) for split in splits), max(timeouts))
+    held = frozenset(
+        s.revision for s in splits if s.revision in backends and backends[s.revision].mode is Mode.PROXY
+    )
+    weights = tuple((split.revision, split.percent) for split in splits)
+    return Way(service, weights, held, max(timeouts))
 
 
 def no_way(namespace: str, service: str) -> Way:
@@ -67,14 +82,14 @@ def no_way(namespace: str, service: str) -> Way:
 
 
 def live_splits(entry: RouteEntry, backends: Mapping[str, Backend]) -> tuple[Split, ...]:
-    """The splits that take requests: all with a weight if any of their revisions has an endpoint, else none.
+    """The splits that take requests: all with a weight if any of their revisions takes some, else none.
 
-    A revision without endpoints keeps its share beside one that has some: its requests are answered 503 rather
-    than given to a revision that they are not meant for.
+    A revision that takes none keeps its share beside one that does: its requests are answered 503 rather than given
+    to a revision that they are not meant for.
     """
     weighted = tuple(split for split in entry.splits if split.percent > 0)
-    has_endpoint = any(backends[s.revision].endpoints for s in weighted if s.revision in backends)
-    return tuple(sorted(weighted, key=lambda split: split.revision)) if has_endpoint else ()
+    is_live = any(backends[s.revision].takes_requests for s in weighted if s.revision in backends)
+    return tuple(sorted(weighted, key=lambda split: split.revision)) if is_live else ()
 
 
 def _excuse(entry: RouteEntry) -> str:

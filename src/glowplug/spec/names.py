@@ -32,3 +32,13 @@ AUTOSCALING_TARGET = "autoscaling.knative.dev/target"
 # Ours: where a pod's serving container really listens, as JSON {"http": port, "grpc": port or null}; written by
 # the supervisor, read by the route controller.
 ENDPOINT_PORTS = "glowplug.dev/endpoint-ports"
+
+# Which revision a request is for, as Knative's ingress tells its activator.
+NAMESPACE_HEADER = "knative-serving-namespace"
+REVISION_HEADER = "knative-serving-revision"
+# Names a request's wait in the activator.
+HOLD_HEADER = "x-glowplug-hold"
+# The pod that the activator chose, `address:port`; Envoy's own name for it.
+DESTINATION_HEADER = "x-envoy-original-dst-host"
+# How often the ingress has tried this request; Envoy's own name for it.
+ATTEMPT_HEADER = "x-envoy-attempt-count"

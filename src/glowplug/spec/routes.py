@@ -6,6 +6,7 @@ A table is whole, never a difference: the router compares it with what Envoy run
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,32 @@ class Endpoint:
     grpc_port: int | None
 
 
+class Mode(Enum):
+    """How requests reach a revision: as Knative's ServerlessService has it, straight to its pods (`SERVE`), or through
+    the activator (`PROXY`), which holds them while no pod is free. `PROXY` also where there is no pod yet.
+    """
+
+    SERVE = "Serve"
+    PROXY = "Proxy"
+
+
 @dataclass(frozen=True)
 class Backend:
-    """One revision, `namespace/name`, and the pods that serve it now (none while it has no ready pod)."""
+    """One revision, `namespace/name`, and the pods that serve it now (none while it has no ready pod).
+
+    Without pods, in mode `SERVE`, its requests are refused: nothing will come that could take them.
+    """
 
     revision: str
     endpoints: tuple[Endpoint, ...]
     container_concurrency: int  # requests at a time in one pod; 0 is no limit
     timeout_s: float
+    mode: Mode = Mode.SERVE
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether a request for it is served, now or when a pod is there."""
+        return bool(self.endpoints) or self.mode is Mode.PROXY
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ def test_both_clusters_of_a_revision_add_up(http: int, grpc: int) -> None:
     stats = {f"cluster.ns/r{suffix}.upstream_rq_{name}": str(value)
              for suffix, value in (("", http), ("/grpc", grpc))
              for name in ("total", "5xx", "active", "pending_active")}  # fmt: skip
-    stats |= {"cluster.ns/r.membership_total": "2", "cluster.ns/r/grpc.membership_total": "2"}
+    stats |= {"requests.busy_us.cluster.ns/r": str(http), "requests.busy_us.cluster.ns/r/grpc": str(grpc)}
     total = http + grpc
-    assert parse_revision_stats(stats) == {"ns/r": RevisionStats(total, total, total, total, endpoints=2)}
+    assert parse_revision_stats(stats) == {"ns/r": RevisionStats(total, total, total, total, busy_us=total)}
 
 
 def test_queues_are_read_by_host() -> None:
