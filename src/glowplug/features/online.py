@@ -1,28 +1,25 @@
 """The online store's read side: one round trip to Redis for a whole batch, all groups, all rows.
 
-Owns the connection pool and its time-outs. Policies are `resolve`'s; bytes are `packing`'s. Redis being down or slow
+Owns the connection and its time-outs. Policies are `resolve`'s; bytes are `packing`'s. Redis being down or slow
 is a 503 with a sentence that says so, within `timeout_s`, never a hang.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import anyio
-import redis.asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ConstantBackoff
-from redis.exceptions import RedisError
-
-from glowplug.errors import ConfigError, FeatureError, InferenceError
+from glowplug.errors import FeatureError, InferenceError
 from glowplug.features.keys import row_keys, state_key
 from glowplug.features.packing import Rows, unpack
+from glowplug.features.resp import RedisAddress, RespClient, RespError
 from glowplug.features.view import FeatureView
 
-SCHEMES = ("redis", "rediss", "unix")
+if TYPE_CHECKING:
+    import redis.asyncio as redis
 
 
 @dataclass(frozen=True)
@@ -35,10 +32,7 @@ class OnlineConfig:
     max_connections: int = 64
 
     def __post_init__(self) -> None:
-        scheme = urlsplit(self.url).scheme
-        if scheme not in SCHEMES:
-            expected = ", ".join(f"{each}://" for each in SCHEMES)
-            raise ConfigError(f"Redis URL has scheme '{scheme}', must be one of {expected}")
+        RedisAddress.parse(self.url)
 
     @property
     def address(self) -> str:
@@ -58,7 +52,12 @@ class GroupState:
 
 
 def connect(config: OnlineConfig) -> redis.Redis:
-    """A client with bounded waits; connects on first use."""
+    """redis-py's client with bounded waits, for whatever is not a look-up; connects on first use."""
+    # A tenth of a second, which look-ups need not wait for.
+    import redis.asyncio as redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import ConstantBackoff
+
     pool = redis.BlockingConnectionPool.from_url(
         config.url,
         max_connections=config.max_connections,
@@ -75,9 +74,9 @@ def connect(config: OnlineConfig) -> redis.Redis:
 class OnlineStore:
     """Reads rows of feature views. `close` it, or use it as an async context manager."""
 
-    def __init__(self, config: OnlineConfig, client: redis.Redis | None = None) -> None:
+    def __init__(self, config: OnlineConfig) -> None:
         self.config = config
-        self._client = client if client is not None else connect(config)
+        self._client = RespClient(RedisAddress.parse(config.url), timeout_s=config.timeout_s)
 
     async def __aenter__(self) -> OnlineStore:
         return self
@@ -86,7 +85,7 @@ class OnlineStore:
         await self.close()
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     async def read(self, view: FeatureView, entities: Mapping[str, Sequence[str]]) -> list[Rows]:
         """The rows of every group, n each, for n entities: `entities` maps each entity's name to its n values.
@@ -110,10 +109,11 @@ class OnlineStore:
 
     async def states(self, view: FeatureView) -> list[GroupState]:
         """What was materialized of each group under this very feature list. Raises `InferenceError` 503."""
-        return [
-            parse_state(group.name, await self._call("HGETALL", state_key(view, group)))
-            for group in view.groups
-        ]
+        states = []
+        for group in view.groups:
+            flat = await self._call("HGETALL", state_key(view, group))
+            states.append(parse_state(group.name, dict(zip(flat[::2], flat[1::2], strict=True))))
+        return states
 
     async def ping(self) -> None:
         """Raises `InferenceError` 503 if Redis does not answer."""
@@ -121,14 +121,13 @@ class OnlineStore:
 
     async def _call(self, *command: Any) -> Any:
         try:
-            with anyio.fail_after(self.config.timeout_s):
-                return await self._client.execute_command(*command)
-        except TimeoutError as error:
+            return await self._client.call(*command)
+        except asyncio.TimeoutError as error:
             raise InferenceError(
                 f"the feature store at {self.config.address} did not answer in {self.config.timeout_s:g} s",
                 code=503,
             ) from error
-        except (RedisError, OSError) as error:
+        except (RespError, OSError) as error:
             raise InferenceError(
                 f"the feature store at {self.config.address} cannot be read: {error}", code=503
             ) from error

@@ -7,8 +7,10 @@ A whole batch is packed or unpacked by one numpy structured array, not row by ro
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +20,7 @@ from glowplug.errors import FeatureError
 from glowplug.features.view import SCHEMA_HASH_BYTES, Group
 
 FORMAT = 1
+_START = struct.Struct(f"<HH{SCHEMA_HASH_BYTES}s")
 HEADER_BYTES = 2 + 2 + SCHEMA_HASH_BYTES + 8
 
 Float32s: TypeAlias = npt.NDArray[np.float32]
@@ -29,7 +32,8 @@ Bools: TypeAlias = npt.NDArray[np.bool_]
 class Rows:
     """n rows of one group: `values` float32 [n, features], `event_ms` int64 [n], `found` bool [n].
 
-    Where `found` is False the other two mean nothing. NaN in a found row is a NULL of the source.
+    Where `found` is False the other two mean nothing. NaN in a found row is a NULL of the source. The arrays may be
+    read-only views.
     """
 
     values: Float32s
@@ -53,7 +57,7 @@ def pack(group: Group, event_ms: Int64s, values: Float32s) -> list[bytes]:
     expected = (len(event_ms), len(group.features))
     if values.shape != expected:
         raise FeatureError(f"rows of group {group.name} have shape {values.shape}, must be {expected}")
-    records = np.zeros(len(event_ms), dtype=_record(group))
+    records = np.zeros(len(event_ms), dtype=_record(len(group.features)))
     records["format"] = FORMAT
     records["features"] = len(group.features)
     records["schema"] = _schema(group)
@@ -69,51 +73,46 @@ def unpack(group: Group, packed: Sequence[bytes | None]) -> Rows:
 
     Raises `FeatureError` when a value was not written for this group's feature list.
     """
-    record = _record(group)
+    record = _record(len(group.features))
     size = record.itemsize
-    if any(value is not None and len(value) != size for value in packed):
-        raise FeatureError(
-            f"a row of group {group.name} has {_other_size(packed, size)} bytes, must be {size}",
-            hint="materialize the view again",
-        )
+    # Of the right group and format, by their first bytes; only where one is not is it worked out what is wrong.
+    start = _START.pack(FORMAT, len(group.features), group.schema_hash)
+    for value in packed:
+        if value is not None and (len(value) != size or not value.startswith(start)):
+            raise _foreign(group, value, size)
     absent = bytes(size)
     data = b"".join([absent if value is None else value for value in packed])
     records = np.frombuffer(data, dtype=record)
     found = np.array([value is not None for value in packed], dtype=np.bool_)
-    _check(group, records[found])
-    return Rows(np.array(records["values"]), np.array(records["event_ms"]), found)
+    return Rows(records["values"], records["event_ms"], found)
 
 
-def _record(group: Group) -> np.dtype[Any]:
+@lru_cache(maxsize=256)
+def _record(features: int) -> np.dtype[Any]:
     return np.dtype(
         [
             ("format", "<u2"),
             ("features", "<u2"),
             ("schema", "<u8"),
             ("event_ms", "<i8"),
-            ("values", "<f4", (len(group.features),)),
+            ("values", "<f4", (features,)),
         ]
     )
 
 
-def _other_size(packed: Sequence[bytes | None], size: int) -> int:
-    return next(len(value) for value in packed if value is not None and len(value) != size)
-
-
-def _check(group: Group, records: npt.NDArray[Any]) -> None:
-    if not len(records):
-        return
-    if (records["format"] != FORMAT).any():
-        found = sorted({int(each) for each in records["format"]})
-        raise FeatureError(f"rows of group {group.name} have format {found}, must be {FORMAT}")
-    other = records["schema"][records["schema"] != _schema(group)]
-    if len(other):
-        found_hash = int(other[0]).to_bytes(SCHEMA_HASH_BYTES, "little").hex()
-        raise FeatureError(
-            f"rows of group {group.name} were written for the feature list {found_hash}, "
-            f"must be {group.schema_hash.hex()}",
-            hint="materialize the view again",
-        )
+def _foreign(group: Group, value: bytes, size: int) -> FeatureError:
+    """What is wrong with a value that was not written for this group."""
+    again = "materialize the view again"
+    if len(value) != size:
+        return FeatureError(f"a row of group {group.name} has {len(value)} bytes, must be {size}", hint=again)
+    written, _, schema = _START.unpack_from(value)
+    if written != FORMAT:
+        return FeatureError(f"rows of group {group.name} have format {written}, must be {FORMAT}", hint=again)
+    return FeatureError(
+        f"rows of group {group.name} were written for the feature list {schema.hex()}, "
+        f"must be {group.schema_hash.hex()}",
+        hint=again,
+    )
 
 
 def _schema(group: Group) -> int:

@@ -1,54 +1,82 @@
 """The loop that runs a model's batches, one at a time; `batching.py` decides, `stacking.py` stacks and cuts.
 
-A plain model on the event loop that is idle predicts a request where it stands, without a hop: for small models that
-is most of the time they take. What gets ready in that turn of the loop waits, and is the next batch. A worker task
-lives as long as something waits.
+A plain model on the event loop predicts at the end of the loop's turn in which requests came: all that were ready at
+once share a batch, none waits for a timer, and neither a task nor a future is made. A model that is async, or in a
+thread, has a worker task for as long as something waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from typing import Any
 
 from glowplug.errors import InferenceError
-from glowplug.serving.batching import Limits, Rhythm, Waiting, after, decide
+from glowplug.serving.batching import Decision, Limits, Rhythm, after, decide
 from glowplug.serving.metrics import Metrics
 from glowplug.serving.model import Model
 from glowplug.serving.stacking import kind, row_count, stack, unstack
-from glowplug.serving.urgency import Expired, urgency
+from glowplug.serving.urgency import Expired, Urgency, urgency
 from glowplug.wire import InferRequest, InferResponse
 
 log = logging.getLogger("glowplug.serving")
 
 CANCELLED = "cancelled"
 
+Done = Callable[[InferResponse | Exception], None]
+"""Gets the answer, or why there is none, once; it must not raise."""
 
-@dataclass(slots=True, eq=False)
-class _Call(Waiting):
-    request: InferRequest
-    future: asyncio.Future[InferResponse]
-    since: float
-    timer: asyncio.TimerHandle | None = None
+_UNKNOWN = object()
 
-    def leave(self) -> None:
-        """Out of the queue, whatever for."""
+
+class Call:
+    """A request that waits for its batch, or is in it."""
+
+    __slots__ = (
+        "_done", "_kind", "deadline", "is_cancelled", "is_over", "priority", "request", "rows", "since", "timer",
+    )  # fmt: skip
+
+    def __init__(self, request: InferRequest, asked: Urgency, done: Done, since: float) -> None:
+        self.request = request
+        self.rows = row_count(request)
+        self.priority = asked.priority
+        self.deadline = asked.deadline
+        self.since = since
+        self.timer: asyncio.TimerHandle | None = None
+        # Answered, failed or cancelled: `done` is never called again.
+        self.is_over = False
+        self.is_cancelled = False
+        self._done = done
+        self._kind: Any = _UNKNOWN
+
+    @property
+    def kind(self) -> Hashable | None:
+        """Worked out only where there is another request to compare with."""
+        if self._kind is _UNKNOWN:
+            self._kind = kind(self.request)
+        return self._kind  # type: ignore[no-any-return]
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more: `done` is not called, and a place in the queue is free."""
+        if not self.is_over:
+            self.is_over = self.is_cancelled = True
+            self._disarm()
+
+    def tell(self, result: InferResponse | Exception) -> None:
+        """The answer, or why there is none, unless it was told before."""
+        if not self.is_over:
+            self.is_over = True
+            self._disarm()
+            self._done(result)
+
+    def _disarm(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
-
-    def answer(self, response: InferResponse) -> None:
-        if not self.future.done():
-            self.future.set_result(response)
-
-    def fail(self, error: Exception) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
+            self.timer = None
 
 
 class Batcher:
@@ -57,161 +85,183 @@ class Batcher:
     def __init__(self, model: Model, metrics: Metrics) -> None:
         self._model = model
         self._metrics = metrics
-        self._is_async = inspect.iscoroutinefunction(model.predict)
-        self._queue: list[_Call] = []
+        # Shown by the first batch: a `predict` without `async` may still return something to await.
+        self._is_immediate = False
+        self._queue: list[Call] = []
         self._is_busy = False
         self._rhythm = Rhythm()
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
 
-    def submit(self, request: InferRequest) -> Any:
-        """The response, or a future of it; cancelling that frees the place.
+    def submit(self, request: InferRequest, asked: Urgency, done: Done) -> Call:
+        """Queues a request; `done` gets an InferResponse or an exception, later, never from within.
 
-        Raises what `predict` raises; the future also Expired (504).
+        The exception is what `predict` raised, Expired (504), or InferenceError (503) where the model was closed.
         """
-        if not self._is_busy and self._is_inline():
-            self._is_busy = True
-            asyncio.get_running_loop().call_soon(self._end_turn)
-            return self._predict_in_place(request)
-        call = self._enqueue(request)
-        if not self._is_busy:
-            self._is_busy = True
-            self._end_turn()
-        return call.future
-
-    def _is_inline(self) -> bool:
-        return not (self._model.in_thread or self._is_async)
-
-    def _predict_in_place(self, request: InferRequest) -> Any:
-        metrics, name = self._metrics, self._model.name
-        started = time.monotonic()
-        response = self._model.predict(request)
-        metrics.predict.observe(name, time.monotonic() - started)
-        metrics.batch_size.observe(name, row_count(request))
-        metrics.queue.observe(name, 0.0)
-        return response
-
-    def _enqueue(self, request: InferRequest) -> _Call:
-        loop = asyncio.get_running_loop()
-        asked = urgency()
-        now = time.monotonic()
-        call = _Call(
-            kind(request),
-            row_count(request),
-            asked.priority,
-            asked.deadline,
-            request,
-            loop.create_future(),
-            now,
-        )
-        if asked.deadline is not None:
-            # A client is told at its deadline, not when the batch that runs now has ended.
-            call.timer = loop.call_later(asked.deadline - now, _expire, call)
+        call = Call(request, asked, done, time.monotonic())
         self._queue.append(call)
-        self._arrived.set()
+        if call.deadline is not None and not self._is_plain():
+            # A client is told at its deadline, not when the batch that runs now has ended. A plain model's batch
+            # holds the loop, and with it every timer.
+            loop = asyncio.get_running_loop()
+            call.timer = loop.call_later(call.deadline - call.since, call.tell, Expired())
+        if self._is_busy:
+            self._arrived.set()
+        else:
+            self._begin()
         return call
 
-    def _end_turn(self) -> None:
-        if not self._queue:
-            self._is_busy = False
-            return
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """`submit` with the urgency of the request being served, to be awaited; cancelling it frees the place."""
+        future: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
+
+        def settle(result: InferResponse | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+        call = self.submit(request, urgency(), settle)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+
+    def _is_plain(self) -> bool:
+        return self._is_immediate and not self._model.in_thread
+
+    def _begin(self) -> None:
+        """Has what waits predicted: at the end of this turn of the loop, or by a worker."""
+        self._is_busy = True
         loop = asyncio.get_running_loop()
-        name = f"batches of {self._model.name}"
         # A batch is nobody's request in particular: in a context of its own the model sees no headers.
-        self._worker = Context().run(lambda: loop.create_task(self._work(), name=name))
+        context = Context()
+        if self._is_plain():
+            loop.call_soon(self._turn, context=context)
+        else:
+            name = f"batches of {self._model.name}"
+            self._worker = context.run(lambda: loop.create_task(self._work(), name=name))
+
+    def _turn(self) -> None:
+        """One batch of a plain model; after it, a turn of the loop: answers go out, and who is ready comes in."""
+        batch = self._decide(time.monotonic()).batch
+        if self._queue:
+            self._begin()
+        else:
+            self._is_busy = False
+        if batch:
+            work = self._run(batch)
+            try:
+                work.send(None)
+            except StopIteration:
+                return
+            # Whoever waits is told by the coroutine's end.
+            work.close()
+            raise RuntimeError(
+                f"model {self._model.name!r}: predict returns now answers, now something to await"
+            )
 
     async def _work(self) -> None:
         try:
-            while self._queue:
-                batch = await self._next_batch()
-                if batch:
-                    await self._run(batch)
-                    self._rhythm = after(len(batch), self._limits(), time.monotonic())
-                    # One turn of the loop: answers go out, and who is ready comes in.
+            while self._queue and not self._is_plain():
+                now = time.monotonic()
+                decision = self._decide(now)
+                if decision.wake_at is not None:
+                    self._arrived.clear()
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self._arrived.wait(), decision.wake_at - now)
+                if decision.batch:
+                    await self._run(decision.batch)
+                    self._rhythm = after(len(decision.batch), self._limits(), time.monotonic())
                     await asyncio.sleep(0)
-        finally:
-            self._is_busy = False
+        except BaseException:
             self._abandon(self._queue)
             self._queue.clear()
+            raise
+        finally:
+            self._is_busy = False
+            if self._queue:
+                self._begin()
 
-    def _abandon(self, calls: Sequence[_Call]) -> None:
-        """Those without an answer get none: the worker was ended."""
+    def _abandon(self, calls: Sequence[Call]) -> None:
+        """Those without an answer get none: the model is closed."""
         for call in calls:
-            call.leave()
-            call.fail(InferenceError(f"model {self._model.name!r} is closed", code=503))
+            if not call.is_over:
+                call.tell(InferenceError(f"model {self._model.name!r} is closed", code=503))
 
     def _limits(self) -> Limits:
         model = self._model
         # While a plain model predicts on the loop nobody arrives, and turns of the loop gather those who did.
-        return Limits(model.max_batch_size, 0.0 if self._is_inline() else model.max_queue_delay_s)
+        return Limits(model.max_batch_size, 0.0 if self._is_plain() else model.max_queue_delay_s)
 
-    async def _next_batch(self) -> Sequence[_Call]:
-        """Empty where it was better to wait; something may have arrived since."""
-        now = time.monotonic()
-        alive = [call for call in self._queue if not call.future.done()]
+    def _decide(self, now: float) -> Decision[Call]:
+        """The next batch, which is empty where it was better to wait; who expired is told."""
+        alive = [call for call in self._queue if not call.is_over]
         if len(alive) < len(self._queue):
-            self._forget_the_gone()
+            for call in self._queue:
+                if call.is_cancelled:
+                    self._metrics.drop(self._model.name, CANCELLED)
         decision = decide(alive, self._rhythm, self._limits(), now)
         self._queue = list(decision.rest)
         for call in decision.expired:
-            call.leave()
-            call.fail(Expired())
-        for call in decision.batch:
-            call.leave()
-        if decision.wake_at is not None:
-            self._arrived.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), decision.wake_at - now)
-        return decision.batch
+            call.tell(Expired())
+        return decision
 
-    def _forget_the_gone(self) -> None:
-        for call in self._queue:
-            if call.future.done():
-                call.leave()
-                if call.future.cancelled():
-                    self._metrics.drop(self._model.name, CANCELLED)
-
-    async def _run(self, batch: Sequence[_Call]) -> None:
+    async def _run(self, batch: Sequence[Call]) -> None:
         metrics, name = self._metrics, self._model.name
         started = time.monotonic()
+        rows = 0
         for call in batch:
+            rows += call.rows
             metrics.queue.observe(name, started - call.since)
-        metrics.batch_size.observe(name, sum(call.rows for call in batch))
+        metrics.batch_size.observe(name, rows)
         try:
             if len(batch) == 1:
-                await self._run_alone(batch[0])
+                results: Sequence[InferResponse | Exception] = [await self._alone(batch[0])]
             else:
-                await self._run_stacked(batch)
+                results = await self._stacked(batch)
+            # Before anybody is told, which is when answers are encoded and sent.
+            metrics.predict.observe(name, time.monotonic() - started, len(batch))
+            for call, result in zip(batch, results, strict=True):
+                call.tell(result)
         finally:
             self._abandon(batch)
-        metrics.predict.observe(name, time.monotonic() - started, len(batch))
 
-    async def _run_stacked(self, batch: Sequence[_Call]) -> None:
+    async def _stacked(self, batch: Sequence[Call]) -> Sequence[InferResponse | Exception]:
         try:
-            response = await predicted(self._model, stack([call.request for call in batch]))
-            answers = unstack(response, [call.rows for call in batch])
+            response = await self._predicted(stack([call.request for call in batch]))
+            return unstack(response, [call.rows for call in batch])
         except Exception as error:
             log.info(
                 "model %s: a batch of %d requests failed (%s: %s); each is tried alone",
                 self._model.name, len(batch), type(error).__name__, error,
             )  # fmt: skip
-            for call in batch:
-                await self._run_alone(call)
+        results: list[InferResponse | Exception] = []
+        for call in batch:
+            results.append(await self._alone(call))
+            call.tell(results[-1])
+            if not self._is_plain():
                 await asyncio.sleep(0)
-            return
-        for call, answer in zip(batch, answers, strict=True):
-            call.answer(answer)
+        return results
 
-    async def _run_alone(self, call: _Call) -> None:
-        if call.future.done():
-            return
-        if call.deadline is not None and call.deadline <= time.monotonic():
-            call.fail(Expired())
-            return
+    async def _alone(self, call: Call) -> InferResponse | Exception:
+        if call.is_over or (call.deadline is not None and call.deadline <= time.monotonic()):
+            return Expired()
         try:
-            call.answer(await predicted(self._model, call.request))
+            return await self._predicted(call.request)
         except Exception as error:
-            call.fail(error)
+            return error
+
+    async def _predicted(self, request: InferRequest) -> InferResponse:
+        model = self._model
+        if model.in_thread:
+            return checked(await predicted(model, request), model.name)
+        response: Any = model.predict(request)
+        self._is_immediate = isinstance(response, InferResponse) or not hasattr(response, "__await__")
+        return checked(response if self._is_immediate else await response, model.name)
 
     async def close(self) -> None:
         """Ends the worker; what still waits is told so (503)."""
@@ -219,6 +269,7 @@ class Batcher:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
         self._abandon(self._queue)
+        self._queue.clear()
 
 
 async def predicted(model: Model, request: InferRequest) -> Any:
@@ -233,5 +284,11 @@ async def predicted(model: Model, request: InferRequest) -> Any:
     return await response if hasattr(response, "__await__") else response
 
 
-def _expire(call: _Call) -> None:
-    call.fail(Expired())
+def checked(response: Any, model_name: str) -> InferResponse:
+    """The response. Raises InferenceError (500) where a model answered with something else."""
+    if not isinstance(response, InferResponse):
+        found = f"{type(response).__module__}.{type(response).__qualname__}"
+        raise InferenceError(
+            f"model {model_name!r} answered with {found}, expected glowplug.serving.InferResponse", code=500
+        )
+    return response

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 
-@dataclass(slots=True, eq=False)
-class Waiting:
+class Waiting(Protocol):
     """A request that waits. Those of equal `kind` may share a batch; None shares none. Lower `priority` first."""
 
-    kind: Hashable | None
+    @property
+    def kind(self) -> Hashable | None: ...
+
     rows: int
     priority: int
     deadline: float | None
@@ -42,7 +43,7 @@ class Rhythm:
     until: float = float("-inf")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decision(Generic[W]):
     """The batch to run now (empty: none), what to drop, and what waits on, until `wake_at` if nobody else comes."""
 
@@ -76,7 +77,10 @@ def decide(waiting: Sequence[W], rhythm: Rhythm, limits: Limits, now: float) -> 
 
 def _fill(ordered: Sequence[W], max_rows: int) -> tuple[list[W], list[W]]:
     first = ordered[0]
-    batch, rest = [first], []
+    batch: list[W] = [first]
+    rest: list[W] = []
+    if len(ordered) == 1:
+        return batch, rest
     rows, is_open = first.rows, first.kind is not None
     for item in ordered[1:]:
         if is_open and item.kind == first.kind:

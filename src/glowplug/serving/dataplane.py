@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from random import Random
 from typing import Any
-from uuid import uuid4
 
 from glowplug.errors import GlowplugError, InferenceError
 from glowplug.serving.light import Served
@@ -16,6 +16,9 @@ from glowplug.serving.urgency import Expired
 from glowplug.wire import InferRequest, InferResponse
 
 log = logging.getLogger("glowplug.serving")
+
+# For ids, which need not be unguessable: the operating system's own randomness costs as much as encoding an answer.
+_random_bits = Random().getrandbits
 
 SERVER_NAME = "glowplug"
 EXTENSIONS = ("binary_tensor_data", "model_repository")
@@ -51,7 +54,7 @@ class DataPlane:
         self.entries = {model.name: Entry(model) for model in served}
         self.metrics = metrics
         self.is_draining = False
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._is_predictor_ready = is_predictor_ready
 
     def entry(self, name: str, version: str = "") -> Entry:
@@ -62,32 +65,45 @@ class DataPlane:
             raise InferenceError(f"no model {name[:80]!r}; the models are: {known}", code=404)
         return entry
 
-    async def loaded(self, name: str, version: str = "") -> Served:
-        """A model that can predict. Raises InferenceError: 404 unknown, or no such version; 503 not loaded."""
+    def served(self, name: str) -> Served:
+        """A model that can predict, any version. Raises InferenceError: 404 unknown, 503 not loaded."""
         entry = self.entry(name)
         if not entry.is_loaded:
             raise InferenceError(
                 f"model {name!r} is not ready{entry.reason and ': ' + entry.reason}", code=503
             )
+        return entry.served
+
+    async def loaded(self, name: str, version: str = "") -> Served:
+        """A model that can predict. Raises InferenceError: 404 unknown, or no such version; 503 not loaded."""
+        served = self.served(name)
         if version:
-            versions = (await entry.served.metadata()).versions or ("1",)
+            versions = (await served.metadata()).versions or ("1",)
             if version not in versions:
                 raise InferenceError(
                     f"model {name!r} has no version {version[:80]!r}; it has {', '.join(versions)}", code=404
                 )
-        return entry.served
+        return served
+
+    def enter(self) -> None:
+        """Takes one of the places for requests, to be given back by `leave`. Raises Overloaded where none is free."""
+        metrics = self.metrics
+        if metrics.in_flight >= self.max_in_flight:
+            raise Overloaded(self.max_in_flight)
+        metrics.in_flight += 1
+
+    def leave(self) -> None:
+        """Gives a place back."""
+        self.metrics.in_flight -= 1
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Holds one of the places for requests. Raises Overloaded where none is free."""
-        metrics = self.metrics
-        if metrics.in_flight >= self._max_in_flight:
-            raise Overloaded(self._max_in_flight)
-        metrics.in_flight += 1
+        """Holds a place. Raises Overloaded where none is free."""
+        self.enter()
         try:
             yield
         finally:
-            metrics.in_flight -= 1
+            self.leave()
 
     def count(self, name: str, protocol: str, code: str, error: Exception | None = None) -> None:
         """Counts an answer under its model, and an unknown model under none: labels are kept for ever."""
@@ -156,7 +172,10 @@ def identified(response: InferResponse, request: InferRequest, headers: Mapping[
     """The response with an id: its own, the request's, the X-Request-ID, or a new one."""
     if response.id:
         return response
-    return replace(response, id=request.id or headers.get("x-request-id") or uuid4().hex)
+    name = request.id or headers.get("x-request-id") or f"{_random_bits(128):032x}"
+    return InferResponse(
+        response.model_name, response.outputs, name, response.model_version, response.parameters
+    )
 
 
 def as_inference_error(error: BaseException, owner: str) -> InferenceError:

@@ -7,16 +7,18 @@ is taken: the body says what it is.
 from __future__ import annotations
 
 import logging
+import time
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from uuid import uuid4
 
 from glowplug import __version__
 from glowplug.errors import InferenceError
+from glowplug.serving.batcher import Call
 from glowplug.serving.context import set_request_headers
 from glowplug.serving.dataplane import (
     EXTENSIONS,
@@ -26,9 +28,10 @@ from glowplug.serving.dataplane import (
     as_inference_error,
     identified,
 )
+from glowplug.serving.light import Served
 from glowplug.serving.metrics import CONTENT_TYPE
-from glowplug.serving.urgency import header_limit_s, set_urgency
-from glowplug.wire import cloudevents, v2_json
+from glowplug.serving.urgency import header_limit_s, read_urgency, set_urgency
+from glowplug.wire import InferRequest, InferResponse, cloudevents, v2_json
 from glowplug.wire.v2_grpc import TensorMetadata
 
 log = logging.getLogger("glowplug.serving.access")
@@ -63,19 +66,39 @@ class HttpEndpoints:
         self._plane = plane
         self._max_body_bytes = max_body_bytes
         self._events = events
+        # As clients write it; other spellings of the same path take the longer way.
+        self._direct_paths = {f"/v2/models/{quote(name)}/infer": name for name in plane.entries}
+
+    def begin(self, request: HttpRequest, done: Callable[[HttpResponse], None]) -> DirectCall | None:
+        """Starts an inference that needs no task; `done` gets its response, maybe before this returns.
+
+        None for any other request: `answer` is for those. What is returned can be cancelled; `done` is not called then.
+        """
+        name = self._direct_paths.get(request.path)
+        if name is None or request.method != "POST":
+            return None
+        entry = self._plane.entries[name]
+        if not (entry.is_loaded and entry.served.is_direct):
+            return None
+        call = DirectCall(self, name, request, done)
+        call.start(entry.served)
+        return call
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
         """The response to a request, errors included."""
-        protocol = request.path[1:3] if request.path.startswith(("/v1/", "/v2/")) else "other"
         try:
             response = await self._route(request)
         except Exception as error:
             failure = as_inference_error(error, f"{request.method} {request.path[:200]}")
             response = _error(failure)
+        return self._labelled(request, response)
+
+    def _labelled(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         request_id = request.headers.get("x-request-id")
         if request_id is not None:
             response.headers["x-request-id"] = request_id
         if log.isEnabledFor(logging.DEBUG):
+            protocol = request.path[1:3] if request.path.startswith(("/v1/", "/v2/")) else "other"
             log.debug("%s %s %s %d", protocol, request.method, request.path, response.status)
         return response
 
@@ -175,12 +198,16 @@ class HttpEndpoints:
         raise InferenceError(f"no page {request.path[:200]!r}", code=404)
 
     async def _counted(self, name: str, protocol: str, work: Awaitable[HttpResponse]) -> HttpResponse:
-        failure: InferenceError | None = None
         try:
             response = await work
         except Exception as error:
-            failure = as_inference_error(error, f"model {name[:80]!r}")
-            response = _error(failure)
+            return self._failed(name, protocol, error)
+        self._plane.count(name, protocol, str(response.status))
+        return response
+
+    def _failed(self, name: str, protocol: str, error: Exception) -> HttpResponse:
+        failure = as_inference_error(error, f"model {name[:80]!r}")
+        response = _error(failure)
         self._plane.count(name, protocol, str(response.status), failure)
         return response
 
@@ -189,27 +216,42 @@ class HttpEndpoints:
         with self._plane.admitted():
             headers = request.headers
             set_request_headers(headers)
-            body = self._body(request)
-            event: cloudevents.Event | None = None
-            if cloudevents.is_event(headers):
-                event, body = cloudevents.decode(headers, body)
-            if type(body) is bytes:
-                asked = v2_json.decode_request(
-                    body,
-                    model_name=name,
-                    header_length=headers.get(v2_json.HEADER_LENGTH),
-                    model_version=version,
-                    accepts_missing=served.accepts_missing,
-                )
-            else:
-                asked = v2_json.decode_request_document(
-                    body, model_name=name, model_version=version, accepts_missing=served.accepts_missing
-                )
+            asked, event = self._read_infer(name, version, served, request)
             set_urgency(asked.parameters, header_limit_s(headers))
-            answer = identified(await served.infer(asked, headers), asked, headers)
-            payload, length = v2_json.encode_response(answer, asked)
+            return self._write_infer(asked, event, await served.infer(asked, headers), headers)
+
+    def _read_infer(
+        self, name: str, version: str, served: Served, request: HttpRequest
+    ) -> tuple[InferRequest, cloudevents.Event | None]:
+        headers = request.headers
+        body = self._body(request)
+        event: cloudevents.Event | None = None
+        if cloudevents.is_event(headers):
+            event, body = cloudevents.decode(headers, body)
+        if type(body) is bytes:
+            asked = v2_json.decode_request(
+                body,
+                model_name=name,
+                header_length=headers.get(v2_json.HEADER_LENGTH),
+                model_version=version,
+                accepts_missing=served.accepts_missing,
+            )
+        else:
+            asked = v2_json.decode_request_document(
+                body, model_name=name, model_version=version, accepts_missing=served.accepts_missing
+            )
+        return asked, event
+
+    def _write_infer(
+        self,
+        asked: InferRequest,
+        event: cloudevents.Event | None,
+        answer: InferResponse,
+        headers: Mapping[str, str],
+    ) -> HttpResponse:
+        payload, length = v2_json.encode_response(identified(answer, asked, headers), asked)
         if event is not None:
-            return self._event(event, payload, name)
+            return self._event(event, payload, asked.model_name)
         if length is None:
             return HttpResponse(200, payload, {"content-type": JSON})
         return HttpResponse(
@@ -256,6 +298,63 @@ class HttpEndpoints:
         if encoding not in ("gzip", "deflate"):
             raise InferenceError("Content-Encoding is neither gzip, deflate nor identity", code=415)
         return inflate(request.body, self._max_body_bytes)
+
+
+class DirectCall:
+    """A V2 inference on its way through a model's batches, without a task of its own."""
+
+    __slots__ = ("_asked", "_call", "_done", "_endpoints", "_event", "_name", "_request")
+
+    def __init__(
+        self, endpoints: HttpEndpoints, name: str, request: HttpRequest, done: Callable[[HttpResponse], None]
+    ) -> None:
+        self._endpoints = endpoints
+        self._name = name
+        self._request = request
+        self._done = done
+        self._event: cloudevents.Event | None = None
+        self._call: Call | None = None
+
+    def start(self, served: Served) -> None:
+        """Decodes and queues the request, or answers why not."""
+        endpoints, request = self._endpoints, self._request
+        plane = endpoints._plane
+        try:
+            plane.enter()
+        except Overloaded as error:
+            self._finish(endpoints._failed(self._name, "v2", error))
+            return
+        try:
+            self._asked, self._event = endpoints._read_infer(self._name, "", served, request)
+            limit_s = header_limit_s(request.headers)
+            urgency = read_urgency(self._asked.parameters, limit_s, time.monotonic())
+            self._call = served.submit(self._asked, urgency, self._told)
+        except Exception as error:
+            self._told(error)
+
+    def _told(self, result: InferResponse | Exception) -> None:
+        endpoints, name = self._endpoints, self._name
+        # The two know each other; left so, every request would be garbage for the collector to find.
+        self._call = None
+        endpoints._plane.leave()
+        try:
+            if isinstance(result, Exception):
+                raise result
+            response = endpoints._write_infer(self._asked, self._event, result, self._request.headers)
+        except Exception as error:
+            response = endpoints._failed(name, "v2", error)
+        else:
+            endpoints._plane.count(name, "v2", "200")
+        self._finish(response)
+
+    def _finish(self, response: HttpResponse) -> None:
+        self._done(self._endpoints._labelled(self._request, response))
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more. Not after `done` was called."""
+        if self._call is not None:
+            self._call.cancel()
+            self._endpoints._plane.leave()
 
 
 def inflate(body: bytes, limit: int) -> bytes:

@@ -1,6 +1,7 @@
 """A small HTTP/1.1 client with kept connections, for the hop from a transformer to its predictor.
 
-httpx takes half of such a hop's CPU time, and a third of a second to import; this needs asyncio and httptools.
+httpx takes half of such a hop's CPU time, and a third of a second to import; this needs asyncio and httptools. A call
+is one write, one future and one timer: no stream, no task.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import httptools
 
-READ_BYTES = 256 * 1024
 MAX_IDLE = 64
 
 
@@ -25,27 +26,6 @@ class Answer:
     body: bytes = b""
 
 
-class _Collector:
-    """httptools' callbacks for one response."""
-
-    def __init__(self) -> None:
-        self.answer = Answer()
-        self.chunks: list[bytes] = []
-        self.is_complete = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_body(self, chunk: bytes) -> None:
-        self.chunks.append(chunk)
-
-    def on_message_complete(self) -> None:
-        self.is_complete = True
-
-
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
 class HttpClient:
     """Requests to one host. Used by one event loop; `aclose` when done."""
 
@@ -53,25 +33,37 @@ class HttpClient:
         self._host = host
         self._port = port
         self._tls = tls
-        self._idle: list[Connection] = []
+        self._idle: list[_Connection] = []
 
-    async def request(self, method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
-        """One request and its response; raises OSError or ConnectionError where it cannot be had.
+    async def request(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """One request and its response, connecting included.
 
-        A kept connection that the server closed meanwhile is replaced once: then nothing of the request was served.
+        Raises asyncio.TimeoutError, and OSError or ConnectionError where no answer can be had. A kept connection that
+        the server closed meanwhile is replaced once: then nothing of the request was served.
         """
-        head = self._head(method, path, headers, len(body))
+        loop = asyncio.get_running_loop()
+        data = self._head(method, path, headers, len(body)) + body
+        ends_at = None if timeout_s is None else loop.time() + timeout_s
         while self._idle:
             connection = self._idle.pop()
-            if connection[0].at_eof() or connection[1].is_closing():
-                connection[1].close()
+            if connection.is_lost:
                 continue
             try:
-                return await self._exchange(connection, head + body)
-            except _ClosedBeforeAnswer:
+                return await self._exchange(connection, data, ends_at)
+            except ClosedBeforeAnswer:
                 continue
-        connection = await asyncio.open_connection(self._host, self._port, ssl=self._tls, limit=READ_BYTES)
-        return await self._exchange(connection, head + body)
+        opening = loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
+        left_s = None if ends_at is None else ends_at - loop.time()
+        _, connection = await asyncio.wait_for(opening, left_s)
+        return await self._exchange(connection, data, ends_at)
 
     def _head(self, method: str, path: str, headers: Mapping[str, str], length: int) -> bytes:
         lines = [f"{method} {path} HTTP/1.1", f"host: {self._host}:{self._port}", f"content-length: {length}"]
@@ -80,41 +72,105 @@ class HttpClient:
         ]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
-    async def _exchange(self, connection: Connection, data: bytes) -> Answer:
-        reader, writer = connection
-        collector = _Collector()
-        parser = httptools.HttpResponseParser(collector)
-        is_kept = False
+    async def _exchange(self, connection: _Connection, data: bytes, ends_at: float | None) -> Answer:
+        answer = connection.send(data)
+        timer = None if ends_at is None else answer.get_loop().call_at(ends_at, _expire, answer)
+        is_whole = False
         try:
-            writer.write(data)
-            await writer.drain()
-            while not collector.is_complete:
-                chunk = await reader.read(READ_BYTES)
-                if not chunk:
-                    raise _ClosedBeforeAnswer(
-                        f"{self._host}:{self._port} closed the connection without an answer"
-                    )
-                parser.feed_data(chunk)
-            is_kept = bool(parser.should_keep_alive()) and len(self._idle) < MAX_IDLE
-        except (ConnectionResetError, BrokenPipeError) as error:
-            raise _ClosedBeforeAnswer(str(error)) from error
+            result = await answer
+            is_whole = True
         except httptools.HttpParserError as error:
             raise ConnectionError(f"{self._host}:{self._port} does not answer in HTTP") from error
         finally:
-            if is_kept:
+            if timer is not None:
+                timer.cancel()
+            if is_whole and connection.is_kept and not connection.is_lost and len(self._idle) < MAX_IDLE:
                 self._idle.append(connection)
             else:
-                writer.close()
-        collector.answer.status = parser.get_status_code()
-        collector.answer.body = b"".join(collector.chunks)
-        return collector.answer
+                connection.close()
+        return result
 
     async def aclose(self) -> None:
         """Closes the kept connections."""
         while self._idle:
-            _, writer = self._idle.pop()
-            writer.close()
+            self._idle.pop().close()
 
 
-class _ClosedBeforeAnswer(ConnectionError):
+class ClosedBeforeAnswer(ConnectionError):
     """The connection ended before a whole answer came."""
+
+
+def _expire(answer: asyncio.Future[Answer]) -> None:
+    if not answer.done():
+        answer.set_exception(asyncio.TimeoutError())
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: Any = None
+        self._waiting: asyncio.Future[Answer] | None = None
+        self.is_kept = False
+        self.is_lost = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def send(self, data: bytes) -> asyncio.Future[Answer]:
+        """The answer to come. Its exception is ClosedBeforeAnswer or httptools.HttpParserError."""
+        self._waiting = answer = self._loop.create_future()
+        self._transport.write(data)
+        return answer
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiting is None:
+            # Nothing was asked, as above.
+            self.close()
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(error)
+
+    def on_message_begin(self) -> None:
+        if self._waiting is None:
+            # A second answer to one question: the next one could not be told from it.
+            self.close()
+        self._answer = Answer()
+        self._chunks: list[bytes] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._answer.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_body(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        waiting = self._waiting
+        if waiting is None or 100 <= status < 200:
+            return
+        answer = self._answer
+        answer.status = status
+        answer.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self.is_kept = bool(self._parser.should_keep_alive())
+        self._waiting = None
+        if not waiting.done():
+            waiting.set_result(answer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self._fail(ClosedBeforeAnswer(str(exc) if exc else "the connection was closed without an answer"))
+
+    def _fail(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(error)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.is_lost = True
+        self._transport.abort()

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from glowplug.errors import GlowplugError, InferenceError
+from glowplug.serving.batcher import Call, Done
 from glowplug.serving.config import PredictorConfig, predictor_options
 from glowplug.serving.light import settle
-from glowplug.serving.urgency import remaining_s
+from glowplug.serving.urgency import Urgency, remaining_s
 from glowplug.wire import InferRequest, InferResponse, Tensor, v1, v2_grpc, v2_json
 from glowplug.wire.binary import decode_raw, encode_raw
 from glowplug.wire.datatypes import DATATYPES, datatype_of
@@ -40,6 +41,14 @@ class KServeModel:
         sys.modules["kserve.context"].set_predictor_config(
             sys.modules["kserve.predictor_config"].PredictorConfig(**predictor_options(predictor))
         )
+
+    @property
+    def is_direct(self) -> bool:
+        """Never: kserve's own stages are coroutines."""
+        return False
+
+    def submit(self, request: InferRequest, asked: Urgency, done: Done) -> Call:
+        raise NotImplementedError("is_direct is False")
 
     @property
     def accepts_missing(self) -> bool:
@@ -71,6 +80,9 @@ class KServeModel:
         warmup = getattr(self._model, "warmup", None)
         if callable(warmup):
             await settle(warmup())
+
+    async def improve(self) -> None:
+        """Nothing: kserve.Model has no such step."""
 
     async def is_ready(self) -> bool:
         return bool(await settle(self._model.healthy()))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, Protocol
 
 from glowplug.errors import InferenceError
-from glowplug.serving.batcher import Batcher, predicted
+from glowplug.serving.batcher import Batcher, Call, Done, checked, predicted
+from glowplug.serving.declared import check_inputs
 from glowplug.serving.metrics import Metrics
 from glowplug.serving.model import Model
-from glowplug.serving.urgency import remaining_s
+from glowplug.serving.urgency import Urgency, remaining_s
 from glowplug.wire import InferRequest, InferResponse, v1
 from glowplug.wire.v2_grpc import ModelMetadata
 
@@ -24,10 +26,14 @@ class Served(Protocol):
     def accepts_missing(self) -> bool: ...
     async def load(self) -> None: ...
     async def warmup(self) -> None: ...
+    async def improve(self) -> None: ...
     async def is_ready(self) -> bool: ...
     async def close(self) -> None: ...
     async def metadata(self) -> ModelMetadata: ...
     async def infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse: ...
+    @property
+    def is_direct(self) -> bool: ...
+    def submit(self, request: InferRequest, asked: Urgency, done: Done) -> Call: ...
     async def predict_v1(self, document: Any, headers: Mapping[str, str]) -> Any: ...
     async def explain_v1(self, document: Any, headers: Mapping[str, str]) -> Any: ...
 
@@ -60,6 +66,13 @@ class LightModel:
 
     async def warmup(self) -> None:
         await settle(self._model.warmup())
+        self._metrics.facts[self.name] = dict(self._model.facts)
+
+    async def improve(self) -> None:
+        """Off the event loop, unless there is nothing to do."""
+        if type(self._model).improve is not Model.improve:
+            await asyncio.get_running_loop().run_in_executor(None, self._model.improve)
+            self._metrics.facts[self.name] = dict(self._model.facts)
 
     async def is_ready(self) -> bool:
         return bool(await settle(self._model.is_ready()))
@@ -75,6 +88,7 @@ class LightModel:
 
     async def infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
         model, metrics = self._model, self._metrics
+        self._check(request)
         started = perf_counter()
         if self._has_preprocess:
             request = await settle(model.preprocess(request))
@@ -83,22 +97,32 @@ class LightModel:
         remaining_s()
         response: Any
         if model.max_batch_size > 1:
-            response = self._batcher.submit(request)
-            if hasattr(response, "__await__"):
-                response = await response
+            response = await self._batcher.infer(request)
         else:
             response = await self._predict(request)
         if self._has_postprocess:
             started = perf_counter()
             response = await settle(model.postprocess(response))
             metrics.postprocess.observe(self.name, perf_counter() - started)
-        if not isinstance(response, InferResponse):
-            found = f"{type(response).__module__}.{type(response).__qualname__}"
-            raise InferenceError(
-                f"model {self.name!r} answered with {found}, expected glowplug.serving.InferResponse",
-                code=500,
-            )
-        return response
+        return checked(response, self.name)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether `submit` may be called: `infer` without a task, for models that only batch."""
+        return self._model.max_batch_size > 1 and not (self._has_preprocess or self._has_postprocess)
+
+    def submit(self, request: InferRequest, asked: Urgency, done: Done) -> Call:
+        """The same prediction as `infer`, told to `done` later; the call that it returns can be cancelled.
+
+        Raises InferenceError (400), and tells `done` nothing then, where the inputs are not the model's.
+        """
+        self._check(request)
+        return self._batcher.submit(request, asked, done)
+
+    def _check(self, request: InferRequest) -> None:
+        model = self._model
+        if model.checks_inputs and model.inputs:
+            check_inputs(model.inputs, request.inputs)
 
     async def _predict(self, request: InferRequest) -> Any:
         started = perf_counter()

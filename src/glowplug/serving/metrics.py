@@ -71,6 +71,8 @@ class Metrics:
         self.batch_size = Histogram("glowplug_batch_rows", "rows that were predicted at once", BUCKETS_ROWS)
         self.in_flight = 0
         self.start_to_ready_s: float | None = None
+        # By model.
+        self.facts: dict[str, dict[str, str]] = {}
         self._requests: dict[tuple[str, str, str], int] = {}
         self._dropped: dict[tuple[str, str], int] = {}
 
@@ -104,6 +106,12 @@ class Metrics:
         if self.start_to_ready_s is not None:
             text = "from the start of the process until it was ready"
             _add_gauge(families, "glowplug_start_to_ready_seconds", text, self.start_to_ready_s)
+        info = (
+            f'glowplug_model_info{{model_name="{_escape(model)}",key="{_escape(key)}",value="{_escape(value)}"}} 1'
+            for model, facts in self.facts.items()
+            for key, value in facts.items()
+        )
+        _add(families, "glowplug_model_info", "gauge", "how a model predicts, in words", info)
         for name, (kind, text, value) in process_samples().items():
             _add(families, name, kind, text, [f"{name} {value!r}"])
         _merge_client_library(families)

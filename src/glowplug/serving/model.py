@@ -27,6 +27,9 @@ class Model:
 
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    # Whether the server refuses (400) requests whose inputs are not the declared ones by name, datatype and shape,
+    # before any stage sees them; False for models that take other forms too and check for themselves.
+    checks_inputs: bool = False
     accepts_missing: bool = False
     platform: str = ""
     version: str = ""
@@ -42,6 +45,8 @@ class Model:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        # What is worth knowing of how it predicts; shown in /metrics, as labels of `glowplug_model_info`.
+        self.facts: dict[str, str] = {}
 
     def load(self) -> Awaitable[None] | None:
         """Makes the model ready to predict. Raises GlowplugError with a hint where it cannot."""
@@ -52,6 +57,10 @@ class Model:
         if not self.inputs:
             return None
         return self.predict(InferRequest(self.name, tuple(zeros(spec) for spec in self.inputs), id="warm-up"))
+
+    def improve(self) -> None:
+        """Makes predictions faster, where that takes time: called once, in a worker thread, when the server has been
+        ready for a moment, while `predict` is called as ever. An error is logged, and changes nothing."""
 
     def is_ready(self) -> Awaitable[bool] | bool:
         """Asked by readiness probes once `load` and `warmup` are done."""

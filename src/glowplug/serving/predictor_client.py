@@ -17,6 +17,7 @@ from glowplug.serving.config import PredictorConfig
 from glowplug.serving.context import passed_on, request_headers
 from glowplug.serving.urgency import remaining_s
 from glowplug.wire import InferRequest, InferResponse, v1, v2_grpc, v2_json
+from glowplug.wire.http2 import status
 
 HEALTH_TIMEOUT_S = 2.0
 RETRY_DELAY_S = 0.05
@@ -74,10 +75,10 @@ class PredictorClient:
 
 
 class _Unreachable(InferenceError):
-    """Nobody took the request, so that it may be sent again."""
+    """Nobody took the request, or who did cannot serve it now: it may be sent again."""
 
-    def __init__(self, host: str, why: str) -> None:
-        super().__init__(f"the predictor at {host} cannot be reached: {why}", code=503)
+    def __init__(self, text: str) -> None:
+        super().__init__(text, code=503)
 
 
 def _address(config: PredictorConfig) -> tuple[str, int]:
@@ -93,74 +94,62 @@ def _address(config: PredictorConfig) -> tuple[str, int]:
 class _Grpc:
     def __init__(self, config: PredictorConfig) -> None:
         self._config = config
-        self._channel: Any = None
-        self._model_infer: Any = None
-        self._server_ready: Any = None
-        self._model_metadata: Any = None
+        self._client: Any = None
 
-    def _open(self) -> None:
-        import grpc
-        import grpc.aio
+    def _open(self) -> Any:
+        if self._client is None:
+            from glowplug.serving.grpc_client import GrpcClient
 
-        host, port = _address(self._config)
-        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        options = [
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", self._config.max_message_bytes),
-            ("grpc.enable_retries", 0),
-            # A predictor that restarts is back within a second or two; gRPC's own back-off goes to two minutes.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2000),
-            ("grpc.enable_http_proxy", 0),
-        ]
-        if self._config.use_ssl:
-            self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=options)
-        else:
-            self._channel = grpc.aio.insecure_channel(target, options=options)
-        self._model_infer = self._channel.unary_unary(f"/{v2_grpc.SERVICE}/ModelInfer")
-        self._server_ready = self._channel.unary_unary(f"/{v2_grpc.SERVICE}/ServerReady")
-        self._model_metadata = self._channel.unary_unary(f"/{v2_grpc.SERVICE}/ModelMetadata")
+            tls = None
+            if self._config.use_ssl:
+                import ssl
+
+                tls = ssl.create_default_context()
+                tls.set_alpn_protocols(["h2"])
+            host, port = _address(self._config)
+            self._client = GrpcClient(host, port, tls=tls, max_message_bytes=self._config.max_message_bytes)
+        return self._client
 
     async def infer(
         self, request: InferRequest, headers: Mapping[str, str], timeout_s: float
     ) -> InferResponse:
-        if self._channel is None:
-            self._open()
         data = v2_grpc.encode_infer_request(request)
-        answer = await self._call(self._model_infer, data, tuple(headers.items()), timeout_s)
+        answer = await self._call("ModelInfer", data, headers, timeout_s)
         return v2_grpc.decode_infer_response(answer)
 
     async def is_ready(self, timeout_s: float) -> bool:
-        if self._channel is None:
-            self._open()
-        return v2_grpc.decode_flag(await self._call(self._server_ready, b"", (), timeout_s))
+        return v2_grpc.decode_flag(await self._call("ServerReady", b"", {}, timeout_s))
 
     async def metadata(self, model_name: str, timeout_s: float) -> v2_grpc.ModelMetadata:
-        if self._channel is None:
-            self._open()
         data = v2_grpc.encode_model_id(v2_grpc.ModelId(model_name))
-        return v2_grpc.decode_model_metadata(await self._call(self._model_metadata, data, (), timeout_s))
+        return v2_grpc.decode_model_metadata(await self._call("ModelMetadata", data, {}, timeout_s))
 
-    async def _call(self, method: Any, data: bytes, metadata: tuple[Any, ...], timeout_s: float) -> bytes:
-        from grpc.aio import AioRpcError
+    async def _call(self, method: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> bytes:
+        client = self._open()
+        from glowplug.serving import grpc_client
 
+        host = self._config.host
         try:
-            answer: bytes = await method(data, metadata=metadata, timeout=timeout_s)
-        except AioRpcError as error:
-            status = error.code().name
-            details = (error.details() or status)[:MAX_QUOTED]
-            if status == "UNAVAILABLE" and not error.trailing_metadata():
-                raise _Unreachable(self._config.host, details) from error
-            if status == "DEADLINE_EXCEEDED":
-                raise _too_slow(self._config.host, timeout_s) from error
-            raise InferenceError(f"the predictor: {details}", code=http_code(status)) from error
+            answer: bytes = await client.call(
+                f"/{v2_grpc.SERVICE}/{method}", data, headers.items(), timeout_s
+            )
+        except grpc_client.Unreachable as error:
+            raise _Unreachable(f"the predictor at {host} cannot be reached: {error}") from error
+        except grpc_client.DeadlineExceeded as error:
+            raise _too_slow(host, timeout_s) from error
+        except grpc_client.CallRefused as error:
+            if error.code == status.DEADLINE_EXCEEDED:
+                raise _too_slow(host, timeout_s) from error
+            text = f"the predictor: {error.text[:MAX_QUOTED] or status.NAMES[error.code]}"
+            if error.code == status.UNAVAILABLE:
+                raise _Unreachable(text) from error
+            raise InferenceError(text, code=http_code(status.NAMES[error.code])) from error
         return answer
 
     async def aclose(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-            self._channel = None
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
 
 
 class _Http:
@@ -224,11 +213,12 @@ class _Http:
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout_s: float
     ) -> Any:
         try:
-            return await asyncio.wait_for(self._open().request(method, path, headers, body), timeout_s)
+            return await self._open().request(method, path, headers, body, timeout_s=timeout_s)
         except asyncio.TimeoutError as error:
             raise _too_slow(self._config.host, timeout_s) from error
         except OSError as error:
-            raise _Unreachable(self._config.host, str(error) or type(error).__name__) from error
+            why = str(error) or type(error).__name__
+            raise _Unreachable(f"the predictor at {self._config.host} cannot be reached: {why}") from error
 
     async def aclose(self) -> None:
         if self._client is not None:

@@ -13,9 +13,8 @@ import numpy as np
 
 from glowplug.errors import InferenceError
 from glowplug.wire.datatypes import DATATYPES
+from glowplug.wire.protobuf import Buffer
 from glowplug.wire.tensors import Tensor, check_missing, element_count
-
-Buffer = bytes | bytearray | memoryview
 
 _LENGTH = struct.Struct("<I")
 

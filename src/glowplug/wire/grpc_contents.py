@@ -13,20 +13,20 @@ import numpy as np
 from glowplug.errors import InferenceError
 from glowplug.wire.binary import aligned
 from glowplug.wire.datatypes import DATATYPES, Datatype
+from glowplug.wire.packed import count_varints, pack_varints, packed_varints
 from glowplug.wire.protobuf import (
     BYTES,
     FIXED32,
     FIXED64,
     VARINT,
+    Buffer,
     field_bytes,
     fields,
     malformed,
-    pack_varints,
-    packed_varints,
+    varint,
 )
 from glowplug.wire.tensors import Tensor, check_count, check_missing
 
-# field number -> (wire type of one element, dtype of a fixed-width one)
 _BOOL, _INT, _INT64, _UINT, _UINT64, _FP32, _FP64, _BYTES = range(1, 9)
 _FIELD_OF = {
     "BOOL": _BOOL, "INT8": _INT, "INT16": _INT, "INT32": _INT, "INT64": _INT64, "UINT8": _UINT, "UINT16": _UINT,
@@ -37,7 +37,8 @@ _NAMES = {
     _UINT64: "uint64_contents", _FP32: "fp32_contents", _FP64: "fp64_contents", _BYTES: "bytes_contents",
 }  # fmt: skip
 
-Contents = dict[int, list[Any]]
+# By field number: a view of the one run, or all runs one after the other; for BYTES the elements.
+Contents = dict[int, Any]
 
 
 def has_field(datatype: str) -> bool:
@@ -46,21 +47,35 @@ def has_field(datatype: str) -> bool:
 
 
 def parse_contents(data: memoryview, into: Contents) -> None:
-    """Adds a message's runs to `into`, by field number. Raises InferenceError (400)."""
+    """Adds a message's runs to `into`, by field number, as they are on the wire. Raises InferenceError (400).
+
+    A run may be a single element: nothing is made for each, so that a message takes no more memory than it is long.
+    """
     for number, wire, value in fields(data):
         if number == _BYTES and wire == BYTES:
             into.setdefault(number, []).append(bytes(value))
         elif number in (_FP32, _FP64):
-            dtype, one = ("<f4", FIXED32) if number == _FP32 else ("<f8", FIXED64)
-            if wire not in (BYTES, one):
+            if wire not in (BYTES, FIXED32 if number == _FP32 else FIXED64):
                 continue
             if len(value) % (4 if number == _FP32 else 8):
                 raise malformed(f"{_NAMES[number]} is cut off")
-            into.setdefault(number, []).append(aligned(np.frombuffer(value, dtype=dtype)))
+            _append(into, number, value)
         elif _BOOL <= number <= _UINT64 and wire == BYTES:
-            into.setdefault(number, []).append(packed_varints(value))
+            if len(value) and value[-1] >= 0x80:
+                raise malformed("a packed field ends inside a number")
+            _append(into, number, value)
         elif _BOOL <= number <= _UINT64 and wire == VARINT:
-            into.setdefault(number, []).append(np.array([value], dtype=np.uint64))
+            _append(into, number, varint(value))
+
+
+def _append(into: Contents, number: int, run: Buffer) -> None:
+    before = into.get(number)
+    if before is None:
+        into[number] = run
+    elif isinstance(before, bytearray):
+        before += run
+    else:
+        into[number] = bytearray(before) + run
 
 
 def decode_contents(
@@ -72,31 +87,32 @@ def decode_contents(
         if not contents and 0 in shape:
             return np.empty(shape, dtype=DATATYPES[datatype].dtype)
         raise InferenceError(f"tensor {name!r}: {datatype} can be sent as raw_input_contents only")
-    for number, runs in contents.items():
-        if number != expected and any(len(run) for run in runs):
+    for number, found in contents.items():
+        if number != expected and len(found):
             raise InferenceError(
                 f"tensor {name!r}: {datatype} is in {_NAMES[number]}, expected {_NAMES[expected]}"
             )
-    runs = contents.get(expected, [])
+    runs = contents.get(expected, b"")
     if expected == _BYTES:
         check_count(name, shape, len(runs))
-        return runs
+        return runs or []
     kind = DATATYPES[datatype]
-    flat = runs[0] if len(runs) == 1 else np.concatenate(runs) if runs else np.empty(0, dtype=kind.dtype)
-    check_count(name, shape, int(flat.size))
-    array = _narrow(name, kind, flat).reshape(shape)
-    if kind.kind == "float" and not accepts_missing:
-        check_missing(name, array)
-    return array
+    if kind.kind == "float":
+        check_count(name, shape, len(runs) // kind.item_size)
+        array = aligned(np.frombuffer(runs, dtype=kind.dtype)).reshape(shape)
+        if not accepts_missing:
+            check_missing(name, array)
+        return array
+    # Before it is read, which takes several times its own memory.
+    check_count(name, shape, count_varints(runs))
+    return _narrow(name, kind, packed_varints(runs)).reshape(shape)
 
 
 def _narrow(name: str, kind: Datatype, flat: Any) -> Any:
-    if kind.kind == "float":
-        return flat
     if kind.kind == "bool":
         return flat != 0
     if kind.name in ("INT64", "UINT64"):
-        return flat.view(kind.dtype) if flat.dtype == np.uint64 else flat.astype(kind.dtype)
+        return flat.view(kind.dtype)
     # protobuf keeps the low 32 bits of an int32 or uint32, whatever was sent.
     wide = flat.astype(np.uint64).astype(np.uint32)
     wide = wide.view(np.int32) if kind.low < 0 else wide

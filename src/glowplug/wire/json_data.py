@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
+from struct import pack_into
 from typing import Any
 
 import numpy as np
 
 from glowplug.errors import InferenceError
 from glowplug.wire.datatypes import DATATYPES, Datatype
-from glowplug.wire.tensors import MAX_RANK, Tensor, check_count, check_missing, kind_of
+from glowplug.wire.tensors import MAX_RANK, Tensor, check_count, kind_of
 
 # A float stands for every integer up to here; above, a client's number was rounded before it was sent.
 MAX_EXACT_FLOAT = 2.0**53
+# Above, numpy's own conversion is as fast.
+MAX_PACKED = 4096
+_ONLY_FLOATS = {float}
+_NUMBERS = {float, int, type(None)}
 
 
 def decode_data(name: str, datatype: str, shape: tuple[int, ...], data: Any, *, accepts_missing: bool) -> Any:
@@ -55,19 +60,33 @@ def _to_floats(
     types: set[type],
     accepts_missing: bool,
 ) -> Any:
-    if type(None) in types and not accepts_missing:
-        raise InferenceError(
-            f"tensor {name!r}: element {flat.index(None)} is null; this model takes no missing values"
-        )
-    _check_types(name, kind, flat, types, {float, int, type(None)})
+    if types == _ONLY_FLOATS:
+        if kind.name == "FP32" and len(flat) <= MAX_PACKED:
+            array = _packed(flat)
+            if array is not None:
+                return array.reshape(shape)
+    else:
+        if type(None) in types and not accepts_missing:
+            raise InferenceError(
+                f"tensor {name!r}: element {flat.index(None)} is null; this model takes no missing values"
+            )
+        _check_types(name, kind, flat, types, _NUMBERS)
     try:
         with np.errstate(over="ignore"):
-            array = np.array(flat, dtype=kind.dtype).reshape(shape)
+            # JSON's numbers are never NaN, and one that is too large for the datatype is infinite.
+            return np.array(flat, dtype=kind.dtype).reshape(shape)
     except OverflowError as error:
         raise InferenceError(f"tensor {name!r}: a number is too large for {kind.name}") from error
-    if not accepts_missing and float in types:
-        check_missing(name, array)
-    return array
+
+
+def _packed(flat: list[float]) -> Any:
+    """What numpy makes of so many floats, writable, in a third of its time; None where one is too large."""
+    data = bytearray(4 * len(flat))
+    try:
+        pack_into(f"<{len(flat)}f", data, 0, *flat)
+    except OverflowError:
+        return None
+    return np.frombuffer(data, dtype=DATATYPES["FP32"].dtype)
 
 
 def _to_integers(name: str, kind: Datatype, shape: tuple[int, ...], flat: list[Any], types: set[type]) -> Any:

@@ -11,11 +11,9 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from glowplug.errors import InferenceError
-from glowplug.wire.binary import Buffer
 
+Buffer = bytes | bytearray | memoryview
 VARINT, FIXED64, BYTES, START_GROUP, END_GROUP, FIXED32 = 0, 1, 2, 3, 4, 5
 MAX_VARINT_BYTES = 10
 MAX_GROUP_DEPTH = 64
@@ -48,36 +46,49 @@ def fields(data: memoryview) -> Iterator[tuple[int, int, Any]]:
     """
     offset, end = 0, len(data)
     while offset < end:
-        key = data[offset]
-        if key < 0x80:
+        number, wire, start, stop, offset = next_field(data, offset, end)
+        if wire == VARINT:
+            yield number, wire, start
+        elif wire != START_GROUP:
+            yield number, wire, data[start:stop]
+
+
+def next_field(data: Buffer, offset: int, end: int) -> tuple[int, int, int, int, int]:
+    """The field at `offset`: number, wire type, where its value starts and stops, and where the next field is.
+
+    A varint's value stands in the place of its start. Raises InferenceError (400).
+    """
+    key = data[offset]
+    if key < 0x80:
+        offset += 1
+    else:
+        key, offset = read_varint(data, offset, end)
+    number, wire = key >> 3, key & 7
+    if number == 0 or key > 0xFFFFFFFF:
+        raise malformed("a field has no valid number")
+    if wire == BYTES:
+        if offset < end and data[offset] < 0x80:
+            size = data[offset]
             offset += 1
         else:
-            key, offset = read_varint(data, offset, end)
-        number, wire = key >> 3, key & 7
-        if number == 0 or key > 0xFFFFFFFF:
-            raise malformed("a field has no valid number")
-        if wire == BYTES:
-            length, offset = read_varint(data, offset, end)
-            if length > end - offset:
-                raise malformed(f"field {number} says {length} bytes, {end - offset} are left")
-            yield number, wire, data[offset : offset + length]
-            offset += length
-        elif wire == VARINT:
-            value, offset = read_varint(data, offset, end)
-            yield number, wire, value
-        elif wire in (FIXED32, FIXED64):
-            size = 4 if wire == FIXED32 else 8
-            if size > end - offset:
-                raise malformed(f"field {number} is cut off")
-            yield number, wire, data[offset : offset + size]
-            offset += size
-        elif wire == START_GROUP:
-            offset = _skip_group(data, offset, end, number)
-        else:
-            raise malformed(f"field {number} has wire type {wire}")
+            size, offset = read_varint(data, offset, end)
+        if size > end - offset:
+            raise malformed(f"field {number} says {size} bytes, {end - offset} are left")
+    elif wire == VARINT:
+        value, offset = read_varint(data, offset, end)
+        return number, wire, value, 0, offset
+    elif wire in (FIXED32, FIXED64):
+        size = 4 if wire == FIXED32 else 8
+        if size > end - offset:
+            raise malformed(f"field {number} is cut off")
+    elif wire == START_GROUP:
+        return number, wire, offset, offset, _skip_group(data, offset, end, number)
+    else:
+        raise malformed(f"field {number} has wire type {wire}")
+    return number, wire, offset, offset + size, offset + size
 
 
-def _skip_group(data: memoryview, offset: int, end: int, number: int) -> int:
+def _skip_group(data: Buffer, offset: int, end: int, number: int) -> int:
     open_groups = [number]
     while open_groups:
         key, offset = read_varint(data, offset, end)
@@ -118,45 +129,24 @@ def to_signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def packed_varints(data: memoryview) -> Any:
-    """A uint64 array of a packed run of varints. Raises InferenceError (400)."""
-    raw = np.frombuffer(data, dtype=np.uint8)
-    if raw.size == 0:
-        return np.empty(0, dtype=np.uint64)
-    is_last = raw < 0x80
-    if is_last.all():
-        return raw.astype(np.uint64)
-    if not is_last[-1]:
-        raise malformed("a packed field ends inside a number")
-    ends = np.flatnonzero(is_last)
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if int(lengths.max()) > MAX_VARINT_BYTES:
-        raise malformed("a number is longer than 10 bytes")
-    place = np.arange(raw.size) - np.repeat(starts, lengths)
-    parts = (raw & 0x7F).astype(np.uint64) << (7 * place).astype(np.uint64)
-    return np.bitwise_or.reduceat(parts, starts)
+_SHORT = [bytes((value,)) for value in range(0x80)]
 
 
-def pack_varints(values: Any) -> bytes:
-    """The packed varints of a uint64 array (signed values as their two's complement)."""
-    values = np.ascontiguousarray(values).astype(np.uint64)
-    if values.size == 0 or int(values.max()) < 0x80:
-        return bytes(values.astype(np.uint8).tobytes())
-    shifts = np.arange(MAX_VARINT_BYTES, dtype=np.uint64) * np.uint64(7)
-    groups = (values[:, None] >> shifts) & np.uint64(0x7F)
-    lengths = np.maximum(MAX_VARINT_BYTES - np.argmax(groups[:, ::-1] != 0, axis=1), 1)
-    lengths[values == 0] = 1
-    column = np.arange(MAX_VARINT_BYTES)
-    groups[column[None, :] < lengths[:, None] - 1] |= np.uint64(0x80)
-    return bytes(groups[column[None, :] < lengths[:, None]].astype(np.uint8).tobytes())
+def small_numbers(data: Buffer) -> list[int]:
+    """The signed numbers of a short packed run, as a shape is. Raises InferenceError (400)."""
+    numbers = []
+    offset, end = 0, len(data)
+    while offset < end:
+        value, offset = read_varint(data, offset, end)
+        numbers.append(to_signed(value))
+    return numbers
 
 
 def varint(value: int) -> bytes:
     """The varint of an int (negative: as int64, ten bytes)."""
+    if 0 <= value < 0x80:
+        return _SHORT[value]
     value &= MASK_64
-    if value < 0x80:
-        return bytes((value,))
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)

@@ -1,6 +1,8 @@
 """The values of an inference call, the same for every protocol.
 
 A Tensor that a decoder made always has data that agrees with its shape; nothing behind the decoders checks again.
+Nobody changes one once it is made. They are not `frozen` all the same: a frozen dataclass takes four times as long to
+make (0.8 µs instead of 0.2), and a small request makes six of them.
 """
 
 from __future__ import annotations
@@ -21,14 +23,15 @@ Parameters = Mapping[str, Parameter]
 MAX_RANK = 32
 MAX_ELEMENTS = 2**40
 
-_NONE: Parameters = {}
+# One for all that have none; nobody changes it.
+NO_PARAMETERS: Parameters = {}
 
 
 def _no_parameters() -> Parameters:
-    return _NONE
+    return NO_PARAMETERS
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Tensor:
     """A named tensor.
 
@@ -99,7 +102,7 @@ class RequestedOutput:
     parameters: Parameters = field(default_factory=_no_parameters)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class InferRequest:
     """A V2 inference request. No `outputs` means all of them.
 
@@ -126,7 +129,7 @@ class InferRequest:
         return _by_name(self.inputs, name, "input")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class InferResponse:
     """A V2 inference response."""
 
@@ -163,16 +166,28 @@ def check_shape(tensor: str, shape: object) -> tuple[int, ...]:
         raise InferenceError(
             f"tensor {tensor!r}: shape has {len(shape)} dimensions, at most {MAX_RANK} allowed"
         )
+    for dimension in shape:
+        if type(dimension) is not int or not 0 <= dimension <= MAX_ELEMENTS:
+            raise _no_dimension(tensor, shape)
+    if 0 in shape and element_count(tuple(filter(None, shape))) > MAX_ELEMENTS:
+        # Empty, and yet numpy's strides for it overflow.
+        raise InferenceError(
+            f"tensor {tensor!r}: the dimensions of shape {list(shape)} multiply to more than {MAX_ELEMENTS}"
+        )
+    return tuple(shape)
+
+
+def _no_dimension(tensor: str, shape: Sequence[object]) -> InferenceError:
     for axis, dimension in enumerate(shape):
         if type(dimension) is not int:
-            raise InferenceError(
+            return InferenceError(
                 f"tensor {tensor!r}: shape[{axis}] is {kind_of(dimension)}, expected an integer"
             )
-        if dimension < 0 or dimension > MAX_ELEMENTS:
-            raise InferenceError(
+        if not 0 <= dimension <= MAX_ELEMENTS:
+            return InferenceError(
                 f"tensor {tensor!r}: shape[{axis}] = {dimension}, expected 0 to {MAX_ELEMENTS}"
             )
-    return tuple(shape)
+    raise AssertionError("every dimension is one")
 
 
 def element_count(shape: tuple[int, ...]) -> int:

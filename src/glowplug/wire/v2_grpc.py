@@ -6,27 +6,33 @@ of a repeated single field wins, and a message given twice is merged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from glowplug.errors import InferenceError
 from glowplug.wire.binary import decode_raw, encode_raw
 from glowplug.wire.datatypes import find_datatype
 from glowplug.wire.grpc_contents import Contents, decode_contents, encode_contents, has_field, parse_contents
+from glowplug.wire.packed import packed_varints
 from glowplug.wire.protobuf import (
     BYTES,
+    MAX_VARINT_BYTES,
     VARINT,
     field_bytes,
     field_text,
     field_varint,
     fields,
-    packed_varints,
+    next_field,
+    small_numbers,
     to_signed,
     to_text,
     varint,
 )
 from glowplug.wire.tensors import (
+    MAX_RANK,
+    NO_PARAMETERS,
     InferRequest,
     InferResponse,
     Parameter,
@@ -43,60 +49,89 @@ SERVICE = "inference.GRPCInferenceService"
 _FLOATS = ("FP32", "FP64", "FP16", "BF16")
 
 
-@dataclass
-class _TensorMessage:
-    """InferInputTensor or InferOutputTensor, as read."""
+# Of a request, a tensor or an output; each costs more memory than its bytes.
+MAX_PARAMETERS = 1024
+# A tensor's message without its data is the same in every request of a client: the last of them are remembered.
+MAX_HEADS = 1024
+MAX_HEAD_BYTES = 256
 
-    name: str = ""
-    datatype: str = ""
-    shape: list[int] = field(default_factory=list)
-    parameters: dict[str, Parameter] = field(default_factory=dict)
-    contents: Contents = field(default_factory=dict)
+
+class _TensorMessage:
+    """InferInputTensor or InferOutputTensor, as read; `checked_shape` once name, datatype and shape were checked."""
+
+    __slots__ = ("checked_shape", "contents", "datatype", "name", "parameters", "shape")
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.datatype = ""
+        self.shape: list[int] = []
+        self.parameters: Parameters = NO_PARAMETERS
+        self.contents: Contents | None = None
+        self.checked_shape: tuple[int, ...] | None = None
+
+
+_heads: dict[bytes, _TensorMessage] = {}
+
+
+class _InferMessage:
+    """ModelInferRequest or ModelInferResponse, as read: they differ in the number of one field."""
+
+    __slots__ = ("id", "model_name", "model_version", "outputs", "parameters", "raw", "tensors")
+
+    def __init__(self, data: bytes, what: str, raw_field: int) -> None:
+        self.model_name = self.model_version = self.id = ""
+        self.parameters: dict[str, Parameter] = {}
+        self.tensors: list[_TensorMessage] = []
+        self.outputs: list[RequestedOutput] = []
+        self.raw: list[memoryview] = []
+        view = memoryview(data)
+        offset, end = 0, len(data)
+        while offset < end:
+            number, wire, start, stop, offset = next_field(data, offset, end)
+            if wire != BYTES:
+                continue
+            if number == raw_field:
+                self._check_count(self.raw, what)
+                self.raw.append(view[start:stop])
+            elif number == 5:
+                self._check_count(self.tensors, what)
+                self.tensors.append(_tensor_message(data, start, stop))
+            elif number == 1:
+                self.model_name = to_text(view[start:stop])
+            elif number == 3:
+                self.id = to_text(view[start:stop])
+            elif number == 2:
+                self.model_version = to_text(view[start:stop])
+            elif number == 4:
+                _parameter_entry(view[start:stop], self.parameters)
+            elif number == 6:
+                self._check_count(self.outputs, "output")
+                self.outputs.append(_requested_output(view[start:stop]))
+
+    def _check_count(self, items: Sized, what: str) -> None:
+        if len(items) >= MAX_TENSORS:
+            raise InferenceError(f"more than {MAX_TENSORS} {what}s")
 
 
 def decode_infer_request(data: bytes, *, accepts_missing: bool = False) -> InferRequest:
     """A ModelInferRequest. Raises InferenceError (400)."""
-    texts = {1: "", 2: "", 3: ""}
-    parameters: dict[str, Parameter] = {}
-    tensors: list[_TensorMessage] = []
-    outputs: list[RequestedOutput] = []
-    raw: list[memoryview] = []
-    for number, wire, value in fields(memoryview(data)):
-        if wire != BYTES:
-            continue
-        if number in texts:
-            texts[number] = to_text(value)
-        elif number == 4:
-            _parameter_entry(value, parameters)
-        elif number == 5:
-            tensors.append(_tensor_message(value))
-        elif number == 6:
-            outputs.append(_requested_output(value))
-        elif number == 7:
-            raw.append(value)
-    inputs = _tensors(tensors, raw, "input", accepts_missing)
-    return InferRequest(texts[1], inputs, texts[3], tuple(outputs), parameters, texts[2], is_raw=bool(raw))
+    found = _InferMessage(data, "input", raw_field=7)
+    return InferRequest(
+        found.model_name,
+        _tensors(found.tensors, found.raw, "input", accepts_missing),
+        found.id,
+        tuple(found.outputs),
+        found.parameters,
+        found.model_version,
+        is_raw=bool(found.raw),
+    )
 
 
 def decode_infer_response(data: bytes) -> InferResponse:
     """A ModelInferResponse; missing values are let through. Raises InferenceError (400)."""
-    texts = {1: "", 2: "", 3: ""}
-    parameters: dict[str, Parameter] = {}
-    tensors: list[_TensorMessage] = []
-    raw: list[memoryview] = []
-    for number, wire, value in fields(memoryview(data)):
-        if wire != BYTES:
-            continue
-        if number in texts:
-            texts[number] = to_text(value)
-        elif number == 4:
-            _parameter_entry(value, parameters)
-        elif number == 5:
-            tensors.append(_tensor_message(value))
-        elif number == 6:
-            raw.append(value)
-    outputs = _tensors(tensors, raw, "output", accepts_missing=True)
-    return InferResponse(texts[1], outputs, texts[3], texts[2], parameters)
+    found = _InferMessage(data, "output", raw_field=6)
+    outputs = _tensors(found.tensors, found.raw, "output", accepts_missing=True)
+    return InferResponse(found.model_name, outputs, found.id, found.model_version, found.parameters)
 
 
 def encode_infer_request(request: InferRequest, *, raw: bool = True) -> bytes:
@@ -125,12 +160,17 @@ def encode_infer_response(response: InferResponse, request: InferRequest | None 
 
 
 def _head(model_name: str, model_version: str, request_id: str, parameters: Parameters) -> list[bytes]:
-    return [
-        field_text(1, model_name),
-        field_text(2, model_version),
-        field_text(3, request_id),
-        *_parameter_fields(4, parameters),
-    ]
+    parts = [_names(model_name, model_version)]
+    if request_id:
+        parts.append(field_text(3, request_id))
+    if parameters:
+        parts.extend(_parameter_fields(4, parameters))
+    return parts
+
+
+@lru_cache(256)
+def _names(model_name: str, model_version: str) -> bytes:
+    return field_text(1, model_name) + field_text(2, model_version)
 
 
 def _encode_tensors(tensors: Sequence[Tensor], parts: list[bytes], raw: bool) -> list[bytes]:
@@ -138,16 +178,22 @@ def _encode_tensors(tensors: Sequence[Tensor], parts: list[bytes], raw: bool) ->
     raw = raw or not all(has_field(tensor.datatype) for tensor in tensors)
     raws: list[bytes] = []
     for tensor in tensors:
-        message = field_text(1, tensor.name) + field_text(2, tensor.datatype)
-        if tensor.shape:
-            message += field_bytes(3, b"".join([varint(dimension) for dimension in tensor.shape]))
-        message += b"".join(_parameter_fields(4, tensor.parameters))
+        message = _tensor_head(tensor.name, tensor.datatype, tensor.shape)
+        if tensor.parameters:
+            message += b"".join(_parameter_fields(4, tensor.parameters))
         if raw:
             raws.append(encode_raw(tensor))
         else:
             message += field_bytes(5, encode_contents(tensor))
         parts.append(field_bytes(5, message))
     return raws
+
+
+@lru_cache(256)
+def _tensor_head(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
+    """A tensor's message without parameters and data."""
+    head = field_text(1, name) + field_text(2, datatype)
+    return head + field_bytes(3, b"".join([varint(dimension) for dimension in shape])) if shape else head
 
 
 def _tensors(
@@ -157,43 +203,72 @@ def _tensors(
         raise InferenceError(
             f"{len(messages)} {what}s, but {len(raw)} raw_{what}_contents; one for each expected"
         )
-    if len(messages) > MAX_TENSORS:
-        raise InferenceError(f"{len(messages)} {what}s, at most {MAX_TENSORS} allowed")
     tensors = []
     for index, message in enumerate(messages):
-        name = message.name
-        if not name or len(name) > MAX_NAME:
-            raise InferenceError(f"{what}s[{index}]: name is missing, or longer than {MAX_NAME} characters")
-        datatype = find_datatype(name, message.datatype).name
-        shape = check_shape(name, message.shape)
+        shape = message.checked_shape
+        if shape is None:
+            shape = _check_head(message, f"{what}s[{index}]")
+        name, datatype, contents = message.name, message.datatype, message.contents
         if raw:
-            if message.contents:
+            if contents:
                 raise InferenceError(f"tensor {name!r}: both contents and raw_{what}_contents")
             data = decode_raw(name, datatype, shape, raw[index], accepts_missing=accepts_missing)
         else:
-            data = decode_contents(name, datatype, shape, message.contents, accepts_missing=accepts_missing)
+            data = decode_contents(name, datatype, shape, contents or {}, accepts_missing=accepts_missing)
         tensors.append(Tensor(name, datatype, shape, data, message.parameters))
-    check_names(tensors, what)
+    if len(tensors) > 1:
+        check_names(tensors, what)
     return tuple(tensors)
 
 
-def _tensor_message(data: memoryview) -> _TensorMessage:
+def _check_head(message: _TensorMessage, where: str) -> tuple[int, ...]:
+    name = message.name
+    if not name or len(name) > MAX_NAME:
+        raise InferenceError(f"{where}: name is missing, or longer than {MAX_NAME} characters")
+    find_datatype(name, message.datatype)
+    message.checked_shape = check_shape(name, message.shape)
+    return message.checked_shape
+
+
+def _tensor_message(data: bytes, start: int, stop: int) -> _TensorMessage:
+    size = stop - start
+    key = data[start:stop] if size <= MAX_HEAD_BYTES else b""
+    message = _heads.get(key)
+    if message is not None:
+        return message
+    message = _read_tensor(memoryview(data)[start:stop])
+    if key and message.contents is None and not message.parameters:
+        if len(_heads) >= MAX_HEADS:
+            _heads.clear()
+        _heads[key] = message
+    return message
+
+
+def _read_tensor(data: memoryview) -> _TensorMessage:
     message = _TensorMessage()
-    for number, wire, value in fields(data):
-        if number == 3 and wire == VARINT:
-            message.shape.append(to_signed(value))
+    parameters: dict[str, Parameter] = {}
+    offset, end = 0, len(data)
+    while offset < end:
+        number, wire, start, stop, offset = next_field(data, offset, end)
+        if number == 3 and wire in (VARINT, BYTES):
+            # Counted before it is read: there may be millions.
+            if len(message.shape) >= MAX_RANK or stop - start > MAX_RANK * MAX_VARINT_BYTES:
+                raise InferenceError(f"a tensor's shape has more than {MAX_RANK} dimensions")
+            message.shape += [to_signed(start)] if wire == VARINT else small_numbers(data[start:stop])
         elif wire != BYTES:
             continue
         elif number == 1:
-            message.name = to_text(value)
+            message.name = to_text(data[start:stop])
         elif number == 2:
-            message.datatype = to_text(value)
-        elif number == 3:
-            message.shape.extend(packed_varints(value).view("<i8").tolist())
+            message.datatype = to_text(data[start:stop])
         elif number == 4:
-            _parameter_entry(value, message.parameters)
+            _parameter_entry(data[start:stop], parameters)
         elif number == 5:
-            parse_contents(value, message.contents)
+            if message.contents is None:
+                message.contents = {}
+            parse_contents(data[start:stop], message.contents)
+    if parameters:
+        message.parameters = parameters
     return message
 
 
@@ -219,8 +294,10 @@ def _parameter_entry(data: memoryview, into: dict[str, Parameter]) -> None:
             value = _parameter(item, value)
     if value is None:
         into.pop(key, None)
-    else:
+    elif len(into) < MAX_PARAMETERS or key in into:
         into[key] = value
+    else:
+        raise InferenceError(f"more than {MAX_PARAMETERS} parameters")
 
 
 def _parameter(data: memoryview, value: Parameter | None) -> Parameter | None:

@@ -16,6 +16,7 @@ from glowplug.wire.binary import decode_raw, encode_raw
 from glowplug.wire.datatypes import find_datatype
 from glowplug.wire.json_data import decode_data, encode_data
 from glowplug.wire.tensors import (
+    NO_PARAMETERS,
     InferRequest,
     InferResponse,
     Parameters,
@@ -170,30 +171,32 @@ def _decode_tensors(
 ) -> tuple[Tensor, ...]:
     if key not in document:
         raise InferenceError(f"{key!r} is missing, expected an array of tensors")
-    items = _array(document[key], key)
     tensors: list[Tensor] = []
     offset = 0
-    for index, item in enumerate(items):
-        tensor, used = _decode_tensor(item, f"{key}[{index}]", tail, offset, accepts_missing)
+    for index, item in enumerate(_array(document[key], key)):
+        if type(item) is not dict:
+            raise InferenceError(f"{key}[{index}] is {kind_of(item)}, expected an object")
+        tensor, used = _decode_tensor(item, key, index, tail, offset, accepts_missing)
         tensors.append(tensor)
         offset += used
     if tail is not None and offset != len(tail):
         raise InferenceError(f"{len(tail) - offset} bytes are left after the last binary tensor")
-    check_names(tensors, key[:-1])
+    if len(tensors) > 1:
+        check_names(tensors, key[:-1])
     return tuple(tensors)
 
 
 def _decode_tensor(
-    item: Any, where: str, tail: memoryview | None, offset: int, accepts_missing: bool
+    item: dict[str, Any], key: str, index: int, tail: memoryview | None, offset: int, accepts_missing: bool
 ) -> tuple[Tensor, int]:
     """The tensor, and how many bytes of the tail it took."""
-    item = _object(item, where)
-    name = _name(item, where)
+    name = _name(item, key, index)
     datatype = find_datatype(name, item.get("datatype")).name
     if "shape" not in item:
         raise InferenceError(f"tensor {name!r}: shape is missing")
     shape = check_shape(name, item["shape"])
-    parameters = _parameters(item, f"tensor {name!r}")
+    # What is told where something is wrong is put together only then, or not at all: most tensors have none.
+    parameters = _parameters(item, f"tensor {name!r}") if "parameters" in item else NO_PARAMETERS
     size = parameters.get("binary_data_size")
     if size is None:
         if "data" not in item:
@@ -225,7 +228,7 @@ def _slice(name: str, size: Any, tail: memoryview | None, offset: int) -> memory
 def _decode_output(item: Any, index: int) -> RequestedOutput:
     where = f"outputs[{index}]"
     item = _object(item, where)
-    return RequestedOutput(_name(item, where), _parameters(item, where))
+    return RequestedOutput(_name(item, "outputs", index), _parameters(item, where))
 
 
 def _join(document: dict[str, Any], key: str, tensors: list[tuple[Tensor, bool]]) -> tuple[bytes, int | None]:
@@ -233,15 +236,14 @@ def _join(document: dict[str, Any], key: str, tensors: list[tuple[Tensor, bool]]
     items: list[dict[str, Any]] = []
     for tensor, is_binary in tensors:
         item: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
-        parameters = dict(tensor.parameters)
         if is_binary:
             raw = encode_raw(tensor)
-            parameters["binary_data_size"] = len(raw)
+            item["parameters"] = {**tensor.parameters, "binary_data_size": len(raw)}
             parts.append(raw)
         else:
             item["data"] = encode_data(tensor)
-        if parameters:
-            item["parameters"] = parameters
+            if tensor.parameters:
+                item["parameters"] = dict(tensor.parameters)
         items.append(item)
     document[key] = items
     head = dump_json(document)
@@ -264,10 +266,12 @@ def _array(value: Any, where: str) -> list[Any]:
     return value
 
 
-def _name(item: Mapping[str, Any], where: str) -> str:
+def _name(item: Mapping[str, Any], key: str, index: int) -> str:
     name = item.get("name")
     if type(name) is not str or not name or len(name) > MAX_NAME:
-        raise InferenceError(f"{where}: name is missing, or not a string of 1 to {MAX_NAME} characters")
+        raise InferenceError(
+            f"{key}[{index}]: name is missing, or not a string of 1 to {MAX_NAME} characters"
+        )
     return name
 
 
@@ -283,7 +287,7 @@ def _text(document: Mapping[str, Any], key: str) -> str:
 def _parameters(item: Mapping[str, Any], where: str) -> Parameters:
     parameters = item.get("parameters")
     if parameters is None:
-        return {}
+        return NO_PARAMETERS
     for key, value in _object(parameters, f"{where}: parameters").items():
         if type(value) not in (bool, int, float, str):
             raise InferenceError(

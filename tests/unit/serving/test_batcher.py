@@ -18,7 +18,7 @@ from glowplug.serving import Model, request_headers
 from glowplug.serving.context import set_request_headers
 from glowplug.serving.light import LightModel
 from glowplug.serving.metrics import Metrics
-from glowplug.serving.urgency import Expired, set_urgency
+from glowplug.serving.urgency import Expired, Urgency, set_urgency
 from glowplug.wire import InferRequest, InferResponse, Tensor
 
 DEADLINE_S = 10
@@ -117,8 +117,7 @@ async def test_what_waits_while_a_batch_runs_is_the_next_one(kind: Any) -> None:
     served = LightModel(model, Metrics())
     tasks = [start(served, ask(value)) for value in range(6)]
     assert await asyncio.gather(*tasks) == [[value * 2] for value in range(6)]
-    # A plain model predicts the first where it stands; the others' worker begins with all that is ready by then.
-    assert model.batches == ([[0], [1, 2, 3, 4], [5]] if kind is Doubler else [[0, 1, 2, 3], [4, 5]])
+    assert model.batches == [[0, 1, 2, 3], [4, 5]]
     await served.close()
 
 
@@ -133,14 +132,55 @@ async def test_a_lone_request_never_waits(kind: Any) -> None:
     await served.close()
 
 
-async def test_a_plain_model_that_is_idle_predicts_without_a_hop() -> None:
+async def test_a_plain_model_predicts_what_one_turn_of_the_loop_brought_without_a_task() -> None:
     model = Doubler()
     served = LightModel(model, Metrics())
-    work = infer(served, ask(1))
-    with pytest.raises(StopIteration) as done:
-        work.send(None)
-    assert done.value.value == [2]
-    assert model.headers == {"x-request-id": "r"}
+    await infer(served, ask(0))
+    await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    tasks = asyncio.all_tasks()
+    results: list[Any] = []
+    for turn in range(2):
+        for value in range(3):
+            loop.call_soon(lambda v=value: served.submit(ask(v), Urgency(), results.append))
+        await asyncio.sleep(0)
+        # The turn in which they came is over; the next begins with their batch.
+        assert (len(model.batches), len(results)) == (1 + turn, 3 * turn)
+        assert asyncio.all_tasks() == tasks
+        await asyncio.sleep(0)
+        assert model.batches[-1] == [0, 1, 2]
+    assert [answer.output("y").data[0, 0] for answer in results] == [0, 2, 4] * 2
+    assert model.headers == {}
+
+
+async def test_what_a_plain_predict_returns_may_have_to_be_awaited() -> None:
+    class Wrapped(Doubler):
+        def predict(self, request: InferRequest) -> Any:
+            return super_predict(self, request)
+
+    async def super_predict(model: Any, request: InferRequest) -> Any:
+        await asyncio.sleep(0)
+        return Doubler.predict(model, request)
+
+    served = LightModel(Wrapped(), Metrics())
+    for value in range(2):
+        assert await asyncio.wait_for(infer(served, ask(value)), DEADLINE_S) == [value * 2]
+    await served.close()
+
+
+async def test_a_cancelled_call_is_not_told_and_an_expired_one_costs_nothing() -> None:
+    model, metrics, results = Doubler(), Metrics(), []
+    served = LightModel(model, metrics)
+    await infer(served, ask(0))
+    gone = served.submit(ask(1), Urgency(), results.append)
+    served.submit(ask(2), Urgency(deadline=time.monotonic()), results.append)
+    gone.cancel()
+    gone.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert model.batches == [[0]]
+    assert [type(result) for result in results] == [Expired]
+    assert 'glowplug_requests_dropped_total{model_name="m",reason="cancelled"} 1' in metrics.render().decode()
 
 
 async def test_the_loop_is_free_while_a_thread_predicts() -> None:

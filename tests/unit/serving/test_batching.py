@@ -8,9 +8,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glowplug.serving.batching import Limits, Rhythm, Waiting, after, decide
+from glowplug.serving.batching import Limits, Rhythm, after, decide
 
 LIMITS = Limits(max_rows=8, max_delay_s=0.005)
+
+
+@dataclass(eq=False)
+class Waiting:
+    kind: Any
+    rows: int
+    priority: int
+    deadline: float | None
 
 
 def call(kind: Any = "k", rows: int = 1, priority: int = 5, deadline: float | None = None) -> Waiting:

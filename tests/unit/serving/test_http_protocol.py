@@ -26,6 +26,9 @@ class Echo:
         self.gate = asyncio.Event()
         self.is_waiting = asyncio.Event()
 
+    def begin(self, request: HttpRequest, done: Any) -> None:
+        """No request is direct."""
+
     async def answer(self, request: HttpRequest) -> HttpResponse:
         if request.path == "/slow":
             self.is_waiting.set()

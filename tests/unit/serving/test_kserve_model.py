@@ -12,7 +12,6 @@ import pytest
 
 from glowplug.serving.config import PredictorConfig
 from glowplug.serving.dataplane import DataPlane
-from glowplug.serving.grpc_server import GrpcEndpoints
 from glowplug.serving.http import HttpEndpoints, HttpRequest
 from glowplug.serving.kserve_model import KServeModel, is_kserve_model
 from glowplug.serving.metrics import Metrics
@@ -45,17 +44,6 @@ class Doubler(kserve.Model):  # type: ignore[misc, name-defined]
 
     async def explain(self, payload: Any, headers: Any = None) -> Any:
         return {"explanations": payload["instances"]}
-
-
-class Context:
-    def __init__(self, metadata: Any = ()) -> None:
-        self._metadata = metadata
-
-    def invocation_metadata(self) -> Any:
-        return self._metadata
-
-    def time_remaining(self) -> float | None:
-        return None
 
 
 @pytest.fixture
@@ -136,10 +124,10 @@ async def test_grpc_raw_and_typed(served: Any, raw: bool) -> None:
     model, plane, _ = served
     tensor = Tensor.from_numpy("x", np.array([[1, 2]], dtype=np.float32))
     data = v2_grpc.encode_infer_request(InferRequest("m", (tensor,), id="7"), raw=raw)
-    answer = await GrpcEndpoints(plane)._model_infer(data, Context((("x-request-id", "r"),)))
-    response = v2_grpc.decode_infer_response(answer)
+    request = v2_grpc.decode_infer_request(data)
+    answer = await plane.served("m").infer(request, {"x-request-id": "r"})
+    response = v2_grpc.decode_infer_response(v2_grpc.encode_infer_response(answer, request))
     assert response.outputs[0].data.tolist() == [[2, 4]]
-    assert response.id == "7"
     assert model.seen[0].from_grpc
     assert model.seen[1] == {"x-request-id": "r"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from glowplug.errors import InferenceError
 from glowplug.wire import InferRequest, InferResponse, RequestedOutput, Tensor, v2_grpc
 from glowplug.wire.binary import encode_raw
 from glowplug.wire.datatypes import DATATYPES
-from glowplug.wire.protobuf import pack_varints, packed_varints, read_varint, varint
+from glowplug.wire.packed import pack_varints, packed_varints
+from glowplug.wire.protobuf import field_bytes, field_text, read_varint, varint
 
 pb: Any = pytest.importorskip("kserve.protocol.grpc.grpc_predict_v2_pb2")
 
@@ -218,6 +220,99 @@ def test_unpacked_split_and_unknown_fields_are_read() -> None:
     data = b"\x2a" + bytes([len(tensor)]) + tensor
     assert list(pb.ModelInferRequest.FromString(data).inputs[0].contents.int64_contents) == [1, 2, 3]
     assert v2_grpc.decode_infer_request(data).inputs[0].data.tolist() == [1, 2, 3]
+
+
+@given(st.data())
+def test_contents_in_any_runs_are_their_concatenation(data: st.DataObject) -> None:
+    """Packed, one at a time and in several runs, mixed, as long as protobuf allows it."""
+    datatype = data.draw(st.sampled_from([name for name in CONTENTS if name != "BYTES"]))
+    dtype = DATATYPES[datatype].dtype
+    elements = npst.from_dtype(dtype, allow_nan=False) if dtype.kind == "f" else None
+    values = data.draw(npst.arrays(dtype, st.integers(0, 8), elements=elements))
+    field = {"bool": 1, "int_": 2, "int6": 3, "uint_": 4, "uint6": 5, "fp32": 6, "fp64": 7}
+    key = next(number for start, number in field.items() if CONTENTS[datatype].startswith(start))
+    contents = b""
+    cuts = data.draw(st.lists(st.integers(0, len(values)), max_size=5).map(sorted))
+    is_single = data.draw(st.booleans())
+    for start, stop in zip([0, *cuts], [*cuts, len(values)], strict=True):
+        run = values[start:stop]
+        is_packed = len(run) != 1 or not is_single
+        if dtype.kind == "f":
+            plain, wire = run.tobytes(), 5 if key == 6 else 1
+        else:
+            plain, wire = b"".join(varint(int(value)) for value in run), 0
+        contents += field_bytes(key, plain) if is_packed else varint(key << 3 | wire) + plain
+    tensor = field_text(1, "x") + field_text(2, datatype) + field_bytes(3, varint(len(values)))
+    whole = field_bytes(5, tensor + field_bytes(5, contents))
+    theirs = list(getattr(pb.ModelInferRequest.FromString(whole).inputs[0].contents, CONTENTS[datatype]))
+    assert np.array(theirs, dtype=dtype).tobytes() == values.tobytes()
+    (found,) = v2_grpc.decode_infer_request(whole).inputs
+    assert found.data.dtype == dtype
+    assert found.data.tobytes() == values.tobytes()
+
+
+def test_long_packed_runs_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [1, 2**64 - 1, 300, 0, 2**35] * 50
+    packed = b"".join(map(varint, values))
+    for size in (20, 50, 110, 10**6):
+        monkeypatch.setattr("glowplug.wire.packed.PIECE_BYTES", size)
+        assert packed_varints(packed).tolist() == values
+
+
+def test_what_is_remembered_of_a_tensor_is_not_its_data() -> None:
+    def decoded(value: float, **parameters: str) -> Tensor:
+        data = np.array([value], dtype=np.float32)
+        tensor = Tensor("x", "FP32", (1,), data, parameters)
+        (found,) = v2_grpc.decode_infer_request(
+            v2_grpc.encode_infer_request(InferRequest("m", (tensor,)))
+        ).inputs
+        return found
+
+    assert [float(decoded(value).data[0]) for value in (1, 2, 3)] == [1, 2, 3]
+    assert dict(decoded(4, a="b").parameters) == {"a": "b"}
+    assert dict(decoded(5, a="c").parameters) == {"a": "c"}
+    assert dict(decoded(6).parameters) == {}
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    for index in range(3000):
+        tensor = Tensor(f"x{index}", "FP32", (0,), np.empty(0, dtype=np.float32))
+        v2_grpc.decode_infer_request(v2_grpc.encode_infer_request(InferRequest("m", (tensor,))))
+        assert len(v2_grpc._heads) <= v2_grpc.MAX_HEADS
+
+
+SIZE = 30_000
+HEAD = field_text(1, "x") + field_text(2, "FP32")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x2a\x00" * SIZE,  # tensors
+        b"\x32\x00" * SIZE,  # outputs
+        b"\x3a\x00" * SIZE,  # raw contents
+        b"".join(field_bytes(4, field_text(1, str(n)) + b"\x12\x02\x08\x01") for n in range(SIZE // 4)),
+        field_bytes(5, HEAD + b"\x18\x01" * SIZE),  # a shape, one dimension at a time
+        field_bytes(5, HEAD + field_bytes(3, b"\x01" * SIZE)),
+        field_bytes(5, HEAD + field_bytes(5, b"\x35\0\0\0\0" * SIZE)),  # elements one at a time
+        field_bytes(5, HEAD + field_bytes(5, b"\x28\x01" * SIZE)),
+        field_bytes(5, HEAD + field_bytes(5, b"\x2a\x01\x01" * SIZE)),
+        field_bytes(5, HEAD + field_bytes(5, field_bytes(5, b"\x81\x01" * SIZE))),
+        field_bytes(5, HEAD + field_bytes(5, b"\x42\x00" * SIZE)),
+    ],
+)
+def test_a_hostile_message_takes_little_more_memory_than_it_is_long(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(v2_grpc, "MAX_TENSORS", 1000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InferenceError):
+            v2_grpc.decode_infer_request(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * len(data) + 2**20
 
 
 def message(

@@ -1,7 +1,8 @@
 """An ONNX model on onnxruntime behind the V1 and V2 protocols.
 
 Names, datatypes and shapes are the model's own. A prediction is computed in a worker thread, so that health probes
-are answered meanwhile, unless it takes less time than handing it over does.
+are answered meanwhile, unless it takes less time than handing it over does. Rows of several requests are computed at
+once where `rows.py` finds that they may be, and that it is faster.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +19,8 @@ from glowplug.serving import Model
 from glowplug.serving.model import zeros
 from glowplug.wire import InferRequest, InferResponse, Tensor
 from glowplug_onnx.files import find_model
+from glowplug_onnx.int8 import faster_model
+from glowplug_onnx.rows import Verdict, examine
 from glowplug_onnx.session import open_session, run
 from glowplug_onnx.signature import Signature, asked_outputs, feeds, signatures, to_tensor
 
@@ -28,6 +32,7 @@ QUICK_S = 0.0002
 QUICK_RATIO = 16
 # The first prediction of a process is slower than the next; one that took longer than this is of no quick model.
 FIRST_QUICK_S = 0.02
+MAX_BATCH_SIZE = 32
 
 
 class OnnxModel(Model):
@@ -35,9 +40,23 @@ class OnnxModel(Model):
 
     platform = "onnxruntime_onnx"
 
-    def __init__(self, name: str, model_dir: str, *, threads: int = 1, accepts_missing: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        model_dir: str,
+        *,
+        threads: int = 1,
+        accepts_missing: bool = False,
+        max_batch_size: int = MAX_BATCH_SIZE,
+        int8_folder: Path | None = None,
+    ) -> None:
+        """`int8_folder` is where int8 forms are kept; None: they are not tried."""
         super().__init__(name)
         self.accepts_missing = accepts_missing
+        self._max_rows = max_batch_size
+        self._int8_folder = int8_folder
+        # Whether rows of several requests are computed at once, and why.
+        self.batching = Verdict(False, "not warmed up")
         self._model_dir = model_dir
         self._threads = threads
         self._session: Any = None
@@ -50,6 +69,10 @@ class OnnxModel(Model):
     def load(self) -> None:
         """Opens the model file. Raises StorageError or ConfigError."""
         path = find_model(self._model_dir)
+        if self._int8_folder is not None:
+            path, reason = faster_model(path, self._int8_folder, self._threads)
+            self.facts["int8"] = reason
+            log.info("%s", reason)
         session = open_session(path, self._threads)
         self._takes = signatures(path, "input", session.get_inputs())
         self._gives = signatures(path, "output", session.get_outputs())
@@ -59,10 +82,14 @@ class OnnxModel(Model):
         log.info("%s: %d threads", path.name, self._threads)
 
     async def warmup(self) -> None:
-        """Predicts zeros, dynamic axes being 1; a second time, if that was quick, to learn how quick the model is.
+        """Predicts zeros, dynamic axes being 1, and learns how quick the model is and whether it takes batches.
 
         Not every model can compute that (a picture of one pixel); such a one starts without.
         """
+        await self._try_zeros()
+        self._examine_rows()
+
+    async def _try_zeros(self) -> None:
         request = InferRequest(self.name, tuple(zeros(spec) for spec in self.inputs))
         started = perf_counter()
         try:
@@ -76,6 +103,18 @@ class OnnxModel(Model):
         self._compute(request)
         if perf_counter() - started <= QUICK_S:
             self._quick_elements = QUICK_RATIO * _elements(request)
+
+    def _examine_rows(self) -> None:
+        names = [each.name for each in self._gives]
+        if self._max_rows > 1:
+            self.batching = examine(
+                self._takes, self._gives, lambda arrays: run(self._session, names, arrays)
+            )
+        else:
+            self.batching = Verdict(False, "--max_batch_size is 1")
+        self.max_batch_size = self._max_rows if self.batching.is_batched else 1
+        self.facts["batches"] = self.batching.reason
+        log.info("%s: %s", "batches" if self.batching.is_batched else "no batches", self.batching.reason)
 
     async def predict(self, request: InferRequest) -> InferResponse:
         """Raises InferenceError: 400 where the inputs are not this model's."""

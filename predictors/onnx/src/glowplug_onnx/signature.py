@@ -36,6 +36,8 @@ MAX_NAMED = 10
 class Signature:
     """An input or output. `shape` has -1 for dynamic axes; `words` is the same with the model's names for them.
 
+    `axis` is the model's name of the first axis, empty where it has none.
+
     An empty shape is a scalar or a tensor of any rank: onnxruntime tells both alike, and computes either.
     """
 
@@ -43,6 +45,7 @@ class Signature:
     datatype: str
     shape: tuple[int, ...]
     words: str
+    axis: str = ""
 
     @property
     def spec(self) -> TensorSpec:
@@ -69,7 +72,8 @@ def _signature(path: Path, what: str, argument: Any) -> Signature:
         )
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in argument.shape)
     words = ", ".join("?" if size is None else str(size) for size in argument.shape)
-    return Signature(argument.name, datatype, shape, f"[{words}]")
+    first = argument.shape[0] if argument.shape else None
+    return Signature(argument.name, datatype, shape, f"[{words}]", first if isinstance(first, str) else "")
 
 
 def feeds(expected: Sequence[Signature], request: InferRequest) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line of the unit; KServe's flags, and two of its own."""
+"""The command line of the unit; KServe's flags, and a few of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from glowplug.errors import GlowplugError
 from glowplug.serving import ServerConfig, arguments, serve
+from glowplug_xgboost.choice import AUTO, FORMS
 from glowplug_xgboost.model import MAX_BATCH_SIZE, XgboostModel
 
 
@@ -29,6 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=MAX_BATCH_SIZE,
         help="rows of several requests that are predicted at once; 1 for each on its own (default: %(default)s)",
     )
+    parser.add_argument(
+        "--trees",
+        choices=FORMS,
+        default=AUTO,
+        help="what predicts: libxgboost, the trees compiled for onnxruntime, or the faster (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
     try:
         config = ServerConfig.from_options(options, os.environ)
@@ -40,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nthread=options.nthread,
         accepts_missing=options.accept_missing,
         max_batch_size=options.max_batch_size,
+        trees=options.trees,
     )
     return serve([model], config)
 

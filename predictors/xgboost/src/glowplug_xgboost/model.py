@@ -1,12 +1,14 @@
 """An XGBoost booster behind the V1 and V2 protocols.
 
-Takes either one tensor [n, features] or a tensor for each feature, by name and in any order. One thread by default: a
-row takes less time than handing it to a second one, and 32 rows take hardly more than one (100 trees of depth 6: 75 µs
-and 120 µs), so requests that arrive together are predicted together.
+Takes either one tensor [n, features] or a tensor for each feature, by name and in any order. Few rows at a time are
+predicted by the trees' compiled form, many by libxgboost, as `choice.py` measures at the start. One thread by default:
+a row takes less time than handing it to a second one. Requests that arrive together are predicted together, since 32
+rows take libxgboost hardly more than one does (100 trees of depth 6: 75 µs and 120 µs).
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,11 @@ import numpy as np
 from glowplug.errors import InferenceError, StorageError
 from glowplug.serving import Model, TensorSpec
 from glowplug.wire import InferRequest, InferResponse, Tensor
+from glowplug_xgboost.choice import AUTO, COMPILED, Choice, choose
 from glowplug_xgboost.files import read_model
 from glowplug_xgboost.native import Booster, XgboostError
+
+log = logging.getLogger("glowplug.xgboost")
 
 INPUT = "input-0"
 OUTPUT = "predict"
@@ -38,12 +43,16 @@ class XgboostModel(Model):
         nthread: int = 1,
         accepts_missing: bool = False,
         max_batch_size: int = MAX_BATCH_SIZE,
+        trees: str = AUTO,
     ) -> None:
         super().__init__(name)
         self.max_batch_size = max_batch_size
         self.accepts_missing = accepts_missing
         self._model_dir = model_dir
         self._nthread = nthread
+        self._trees = trees
+        # What predicts how many rows, and why.
+        self.choice = Choice(0, "the booster, until its trees are compiled")
         self._booster: Any = None
         self._width = 0
         self._names: tuple[str, ...] = ()
@@ -76,12 +85,27 @@ class XgboostModel(Model):
         self.inputs = (TensorSpec(INPUT, "FP32", (-1, width)),)
         self.outputs = (TensorSpec(OUTPUT, "FP32", (-1, *self._classes)),)
         self.platform = f"xgboost_{objective.replace(':', '_')}"
+        if self._trees != AUTO:
+            self.choice = choose(booster, self._trees)
+        if self._trees == COMPILED and self.choice.trees is None:
+            raise StorageError(
+                f"{path}: {self.choice.reason}", hint="--trees=auto lets the booster predict then"
+            )
+        self.facts["trees"] = self.choice.reason
+
+    def improve(self) -> None:
+        """Compiles the trees and compares them with the booster, which has predicted so far."""
+        if self._trees == AUTO:
+            self.choice = choose(self._booster)
+            self.facts["trees"] = self.choice.reason
+            log.info("model %s: %s", self.name, self.choice.reason)
 
     def predict(self, request: InferRequest) -> InferResponse:
         """One prediction a row. Raises InferenceError (400) where the inputs are not this model's."""
         rows = self._rows(request.inputs)
         if len(rows):
-            values = self._booster.predict(rows)
+            trees = self.choice.trees if len(rows) <= self.choice.max_rows else None
+            values = (trees or self._booster).predict(rows)
         else:
             values = np.empty((0, *self._classes), dtype=np.float32)
         return InferResponse(self.name, (Tensor(OUTPUT, "FP32", values.shape, values),))

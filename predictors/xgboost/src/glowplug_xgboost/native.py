@@ -12,6 +12,7 @@ import ctypes
 import importlib.util
 import json
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,25 @@ def open_library() -> Any:
     return library
 
 
+class _Proxy:
+    """A proxy DMatrix, let go of with its thread."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self.handle = ctypes.c_void_p()
+
+    def __del__(self) -> None:
+        if self.handle:
+            self._library.XGDMatrixFree(self.handle)
+
+
 class Booster:
     """A loaded model. Predictions of several threads do not disturb each other."""
 
     def __init__(self, model: bytes, *, nthread: int) -> None:
         """`model` is the content of a JSON or UBJSON file. Raises XgboostError where it is neither."""
+        self.nthread = nthread
+        self._proxies = threading.local()
         self._library = open_library()
         self._handle = ctypes.c_void_p()
         self._check(self._library.XGBoosterCreate(None, ctypes.c_uint64(0), ctypes.byref(self._handle)))
@@ -119,6 +134,25 @@ class Booster:
         learner = json.loads(text.value or b"{}")["learner"]
         return learner["gradient_booster"]["name"], learner["objective"]["name"]
 
+    def saved(self) -> bytes:
+        """The model as UBJSON in the library's own newest layout, whatever the file was."""
+        length, content = ctypes.c_uint64(), ctypes.POINTER(ctypes.c_char)()
+        self._check(
+            self._library.XGBoosterSaveModelToBuffer(
+                self._handle, b'{"format":"ubj"}', ctypes.byref(length), ctypes.byref(content)
+            )
+        )
+        return ctypes.string_at(content, length.value)
+
+    def _proxy(self) -> ctypes.c_void_p:
+        """This thread's holder of rows; without one the library makes it for each call, and reads four files for it."""
+        proxy = getattr(self._proxies, "proxy", None)
+        if proxy is None:
+            proxy = self._proxies.proxy = _Proxy(self._library)
+            self._check(self._library.XGProxyDMatrixCreate(ctypes.byref(proxy.handle)))
+        handle: ctypes.c_void_p = proxy.handle
+        return handle
+
     def predict(self, rows: Any) -> Any:
         """FP32 [n] or [n, k] for C-contiguous float32 rows [n, features]; NaN is missing. Raises XgboostError."""
         count, width = rows.shape
@@ -132,7 +166,7 @@ class Booster:
                 self._handle,
                 interface.encode(),
                 _CONFIG,
-                None,
+                self._proxy(),
                 ctypes.byref(shape),
                 ctypes.byref(rank),
                 ctypes.byref(result),

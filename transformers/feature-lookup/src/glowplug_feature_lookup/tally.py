@@ -40,6 +40,8 @@ class Tally:
         self._rows = 0
         self._requests = 0
         self._counts: Counts[str] = Counts()
+        # By group; the library takes longer to find one than to count.
+        self._counters: dict[str, Counter] = {}
 
     def add(self, report: Report, now: float) -> str:
         """Count a request's report; returns the line to log, or "". `now` is in seconds of a monotonic clock.
@@ -70,7 +72,10 @@ class Tally:
         return line
 
     def _count(self, group: GroupReport) -> None:
-        _ROWS.labels(group.group).inc(group.rows)
+        rows = self._counters.get(group.group)
+        if rows is None:
+            rows = self._counters[group.group] = _ROWS.labels(group.group)
+        rows.inc(group.rows)
         for outcome in OUTCOMES:
             number = int(getattr(group, outcome))
             if number:

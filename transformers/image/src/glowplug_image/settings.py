@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from glowplug.errors import ConfigError
+from glowplug.serving import threads
 
 LAYOUTS = ("nchw", "nhwc")
-THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -55,15 +54,5 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def thread_count(flag: int | None, env: Mapping[str, str]) -> int:
-    """Images at a time: the flag, else $OMP_NUM_THREADS but at most the CPUs, else those. Raises ConfigError."""
-    if flag is not None:
-        if flag < 1:
-            raise ConfigError(f"--threads={flag}, expected 1 or more")
-        return flag
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    text = env.get(THREADS, "").partition(",")[0].strip()
-    if not text:
-        return cpus
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise ConfigError(f"${THREADS} = {text!r}, expected a number of threads", hint="or use --threads")
-    return min(int(text), cpus)
+    """Images at a time: the flag, else as many as may compute. Raises ConfigError."""
+    return threads.thread_count(flag, env, threads.available_cpus())
