@@ -28,8 +28,10 @@ from glowplug.supervisor.localize import POD_MARK, Surroundings
 from glowplug.supervisor.log_lines import stamp
 from glowplug.supervisor.log_reader import LogQuery, read_log
 from glowplug.supervisor.pods import EventRecorder, PodRunner, PodServices, Unrouted
+from glowplug.supervisor.pool import Member, Pool
 from glowplug.supervisor.process import Launcher
 from glowplug.supervisor.rewrite import Resolve
+from glowplug.supervisor.start_metrics import StartMetrics
 from glowplug.supervisor.status import Object
 from glowplug.supervisor.storage import Storage
 
@@ -76,8 +78,11 @@ class Supervisor:
         self._config = config
         self._guard = Guard(config.python, config.groups_dir, mark_of(config.data_dir))
         around = Surroundings(config, images, self._lookup, resolve, self._guard.mark)
+        launcher = Launcher(self._guard)
+        self._pool = Pool(config, images, launcher, self._is_busy)
+        self._starts = StartMetrics()
         self._services = PodServices(
-            objects, events, around, storage, unrouted, Launcher(self._guard), FreePorts()
+            objects, events, around, storage, unrouted, launcher, FreePorts(), self._pool, self._starts
         )
         self._storage = storage
         self._pods: dict[str, PodRunner] = {}
@@ -103,6 +108,7 @@ class Supervisor:
         if killed:
             _LOG.warning("killed %d processes that an earlier machine left running", killed)
         self._storage.clear_partial()
+        shutil.rmtree(self._config.starts_dir, ignore_errors=True)
         known = self._objects.list(POD)
         for pod in known:
             status = pod.get("status") or {}
@@ -119,6 +125,7 @@ class Supervisor:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._follow, tasks, name="supervisor watch")
+                tasks.start_soon(self._pool.run, name="warm pool")
                 try:
                     await self._stopping.wait()
                 finally:
@@ -167,6 +174,17 @@ class Supervisor:
     def processes(self) -> dict[str, dict[str, int]]:
         """`namespace/pod` → container → process, of all that run now."""
         return {f"{runner.namespace}/{runner.name}": runner.pids() for runner in self._pods.values()}
+
+    def pool(self) -> list[Member]:
+        """The warm pool, a row a unit."""
+        return self._pool.members()
+
+    def metrics(self) -> str:
+        """The histograms of all starts on this machine, and the warm pool, as Prometheus text."""
+        return self._starts.render() + self._pool.render()
+
+    def _is_busy(self) -> bool:
+        return any(runner.is_starting for runner in self._pods.values())
 
     async def _follow(self, tasks: TaskGroup) -> None:
         async for change in self._objects.watch(POD, CONFIG_MAP, SECRET):

@@ -21,6 +21,8 @@ class SupervisorConfig:
     `unroute_timeout_s` bounds how long a deleted pod waits for the router to let go of it.
     A container that dies is started again after `backoff_base_s`, doubling to `backoff_cap_s`; one that never
     became ready doubles on to `never_ready_cap_s`. A run of `backoff_reset_s` forgives earlier failures.
+    The warm pool begins `warm_pool_delay_s` after the machine, or later where pods are being started then; besides
+    what a unit names itself, its zygotes import `warm_pool_preload`, as far as that is installed.
     """
 
     data_dir: Path
@@ -37,6 +39,10 @@ class SupervisorConfig:
     config_retry_s: float = 10.0
     log_max_bytes: int = 10 * 1024 * 1024
     log_files: int = 3
+    has_warm_pool: bool = True
+    warm_pool_delay_s: float = 1.0
+    # `module`, or `module:function` to be called: what our serving library does only when a server starts.
+    warm_pool_preload: tuple[str, ...] = ("glowplug.serving.server:rehearse",)
 
     @property
     def pods_dir(self) -> Path:
@@ -54,6 +60,16 @@ class SupervisorConfig:
         return self.data_dir / "volumes"
 
     @property
+    def run_dir(self) -> Path:
+        """What lives no longer than the machine."""
+        return self.data_dir / "run"
+
+    @property
+    def starts_dir(self) -> Path:
+        """One named pipe a running container, through which its server tells how far its start is."""
+        return self.run_dir / "starts"
+
+    @property
     def groups_dir(self) -> Path:
         """One file a running process group, for the machine that comes after a crash."""
-        return self.data_dir / "run" / "groups"
+        return self.run_dir / "groups"

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import anyio
 
 from glowplug.supervisor import probing
 from glowplug.supervisor.backoff import BackoffPolicy, History, Restart, Run, decide
+from glowplug.supervisor.cold_start import ColdStart
 from glowplug.supervisor.config import SupervisorConfig
 from glowplug.supervisor.failures import CRASH_LOOP, CannotStart
 from glowplug.supervisor.grace import Grace
 from glowplug.supervisor.localize import Command
 from glowplug.supervisor.log_file import ContainerLog
 from glowplug.supervisor.pod_logs import PodLogs
-from glowplug.supervisor.process import Launcher, Process
+from glowplug.supervisor.process import Launcher, OnOutput, Process
+from glowplug.supervisor.start_metrics import StartMetrics
+from glowplug.supervisor.starting import Starting
 from glowplug.supervisor.status import Running, Snapshot, Terminated, Waiting
 
 _LAST_LINE = 400
@@ -33,10 +36,13 @@ class PodContext:
     """What the containers of one pod share. `title` is `name_namespace(uid)`, as the kubelet writes it.
 
     `event` takes type, reason and message; `reconsider` is replaced by a set event when a ConfigMap or Secret of the
-    namespace changes; `grace_s` is the pod's termination grace period.
+    namespace changes; `grace_s` is the pod's termination grace period. `start` gives a container's process, and how it
+    came to be; `begun` is a start as far as it has come when its process is to be started; `starts` counts them, `told`
+    gets each when it is ready (True) and when it has answered (False).
     """
 
     title: str
+    uid: str
     config: SupervisorConfig
     launcher: Launcher
     logs: PodLogs
@@ -46,6 +52,10 @@ class PodContext:
     event: Callable[[str, str, str], None]
     changed: Callable[[], None]
     reconsider: Callable[[], anyio.Event]
+    start: Callable[[Command, OnOutput], Awaitable[tuple[Process, str]]]
+    begun: Callable[[Snapshot], ColdStart]
+    starts: StartMetrics
+    told: Callable[[ColdStart, bool], None]
 
     @property
     def backoff(self) -> BackoffPolicy:
@@ -77,6 +87,7 @@ class ContainerRunner:
         self._kill_reason = ""
         self._life: anyio.CancelScope | None = None
         self._ended = anyio.Event()
+        self._starting: Starting | None = None
 
     async def run(self) -> None:
         """Start, follow, restart; until cancelled or told to `finish`."""
@@ -110,21 +121,27 @@ class ContainerRunner:
         while True:
             reconsider = self._pod.reconsider()
             try:
-                return self._launch()
+                return await self._launch()
             except CannotStart as failure:
                 self._show(state=Waiting(failure.reason, failure.message))
                 self._pod.event("Warning", "Failed", f"Error: {failure.message}")
             with anyio.move_on_after(self._pod.config.config_retry_s):
                 await reconsider.wait()
 
-    def _launch(self) -> tuple[Process, ContainerLog, float]:
+    async def _launch(self) -> tuple[Process, ContainerLog, float]:
+        record = self._pod.begun(self.snapshot)
         self._command = command = self._prepare()
         log = self._pod.logs.open(command.name, self.snapshot.restart_count)
+        starting = Starting(record, self._pod.config.starts_dir / f"{self._pod.uid}-{command.name}")
         try:
-            process = self._pod.launcher.start(command.argv, command.env, command.cwd, log.write)
-        except CannotStart:
+            command = replace(command, env={**command.env, **starting.env()})
+            process, how = await self._pod.start(command, log.write)
+        except BaseException:
+            starting.close()
             log.close()
             raise
+        starting.started(how)
+        self._starting = starting
         self._process, self._was_ready, self._kill_reason = process, False, ""
         self._unhealthy = anyio.Event()
         now = time.time()
@@ -134,7 +151,8 @@ class ContainerRunner:
 
     async def _until_exit(self, process: Process, log: ContainerLog, started_at: float) -> Run:
         """Follow a process to its end, and end it if we are cancelled."""
-        assert self._command is not None
+        assert self._command is not None and self._starting is not None
+        starting = self._starting
         began = anyio.current_time()
         try:
             async with anyio.create_task_group() as tasks:
@@ -143,13 +161,18 @@ class ContainerRunner:
                     self._command.probes,
                     self,
                     self._run_exec,
+                    starting.listening,
                     name=f"probe {self.snapshot.name}",
+                )
+                tasks.start_soon(
+                    starting.report, self._pod.starts, self._pod.told, name=f"start {self.snapshot.name}"
                 )
                 tasks.start_soon(self._end_unhealthy, process, name=f"unhealthy {self.snapshot.name}")
                 await process.wait()
                 tasks.cancel_scope.cancel()
         finally:
             code = await self._pod.grace.end(process)
+            starting.close()
             log.close()
             self._show_end(code, log, started_at)
         return Run(code, anyio.current_time() - began, self._was_ready)
@@ -178,6 +201,11 @@ class ContainerRunner:
                 await process.wait()
         return code, output.decode("utf-8", "replace")
 
+    @property
+    def is_starting(self) -> bool:
+        """It runs, and has not become ready in this run."""
+        return isinstance(self.snapshot.state, Running) and not self._was_ready
+
     def on_started(self) -> None:
         """The startup probe has succeeded, or there is none."""
         self._show(is_started=True)
@@ -185,6 +213,8 @@ class ContainerRunner:
     def on_ready(self, is_ready: bool) -> None:
         """The readiness probe has changed its mind."""
         self._was_ready = self._was_ready or is_ready
+        if is_ready and self._starting is not None:
+            self._starting.ready()
         self._show(is_ready=is_ready, unready_why="")
 
     def on_waiting(self, failure: str) -> None:

@@ -7,6 +7,7 @@ locale, certificates, proxies), and no credentials.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,16 @@ _KNATIVE = {
 def inherited(host_env: Mapping[str, str]) -> dict[str, str]:
     """The part of the machine's environment that every container gets."""
     return {key: value for key, value in host_env.items() if key in INHERITED or key.startswith("LC_")}
+
+
+def python(*path: str) -> dict[str, str]:
+    """What every Python process here gets; `path` is where it finds packages, besides those installed."""
+    env = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    if path:
+        env["PYTHONPATH"] = os.pathsep.join(path)
+        # onnxruntime starts a thread and opens a database in the home directory when imported, to report on its use.
+        env["ORT_DISABLE_TELEMETRY"] = "1"
+    return env
 
 
 def knative(pod: Mapping[str, Any]) -> dict[str, str]:

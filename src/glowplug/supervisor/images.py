@@ -6,6 +6,9 @@ A unit is a folder whose pyproject.toml has
     image = "glowplug/xgboost"
     run = "python -m glowplug_xgboost"
     readiness = "/v2/health/ready"      # optional: what the default readiness probe asks for
+    preload = ["onnxruntime"]           # optional: what the warm pool imports besides what the main module imports;
+                                        # "module:function" is called too
+    pool = false                        # optional: no warm pool, every replica is started by exec
 
 There is no guess beyond this table: an image that is not in it is an error that lists those that are.
 """
@@ -33,6 +36,8 @@ class Unit:
     run: str
     folder: Path
     readiness: str | None = None
+    preload: tuple[str, ...] = ()
+    is_pooled: bool = True
 
     @property
     def src(self) -> Path:
@@ -102,7 +107,14 @@ def _read(path: Path, problems: list[str]) -> Unit | None:
     problems.extend(found)
     if found:
         return None
-    return Unit(untagged(table["image"]), table["run"], path.parent.resolve(), table.get("readiness"))
+    return Unit(
+        untagged(table["image"]),
+        table["run"],
+        path.parent.resolve(),
+        table.get("readiness"),
+        tuple(table.get("preload", ())),
+        table.get("pool", True),
+    )
 
 
 def _problems(path: Path, table: Any) -> list[str]:
@@ -116,7 +128,12 @@ def _problems(path: Path, table: Any) -> list[str]:
     readiness = table.get("readiness")
     if readiness is not None and not (isinstance(readiness, str) and readiness.startswith("/")):
         found.append(f'{path} [tool.glowplug.unit] readiness: must be a path such as "/v2/health/ready"')
-    unknown = sorted(set(table) - {"image", "run", "readiness"})
+    preload = table.get("preload", [])
+    if not (isinstance(preload, list) and all(isinstance(name, str) and name for name in preload)):
+        found.append(f"{path} [tool.glowplug.unit] preload: must be a list of `module` or `module:function`")
+    if not isinstance(table.get("pool", True), bool):
+        found.append(f"{path} [tool.glowplug.unit] pool: must be true or false")
+    unknown = sorted(set(table) - {"image", "run", "readiness", "preload", "pool"})
     if unknown:
         found.append(f"{path} [tool.glowplug.unit]: unknown keys {', '.join(unknown)}")
     return found

@@ -35,7 +35,8 @@ POD_MARK = "GLOWPLUG_POD_UID"
 class Command:
     """How to run one container: nothing in it refers to the pod's own network or file system any more.
 
-    `env` may hold secrets, so it is not part of the repr.
+    `image` is that of the unit whose own `run` this is, None for any other command. `env` may hold secrets, so it is
+    not part of the repr.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Command:
     cwd: str
     probes: Probes
     env: Mapping[str, str]
+    image: str | None = None
 
     def __repr__(self) -> str:
         return f"Command(name={self.name!r}, argv={self.argv!r}, cwd={self.cwd!r})"
@@ -113,7 +115,8 @@ def localize(
     probes = parse_probes(
         container, http_port, unit.readiness if unit else None, rewriter, has_default=has_default
     )
-    return Command(container["name"], argv, cwd, probes, env)
+    is_own_run = unit is not None and not container.get("command")
+    return Command(container["name"], argv, cwd, probes, env, unit.image if unit and is_own_run else None)
 
 
 def mounts(container: Mapping[str, Any], place: PodPlace) -> dict[str, str]:
@@ -173,18 +176,15 @@ def _environment(
     variables = {**given, **own, **contract}
     base = {
         **environment.inherited(around.config.host_env),
-        **_python_env(unit, around.config),
+        **(
+            environment.python(str(unit.src), str(around.config.machine_path))
+            if unit
+            else environment.python()
+        ),
         **environment.threads(container),
     }
     marks = {MACHINE_MARK: around.mark, POD_MARK: pod["metadata"]["uid"]}
     return {**base, **variables, **marks}, variables
-
-
-def _python_env(unit: Unit | None, config: SupervisorConfig) -> dict[str, str]:
-    env = {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-    if unit is not None:
-        env["PYTHONPATH"] = f"{unit.src}:{config.machine_path}"
-    return env
 
 
 def _real(text: str, rewriter: Rewriter, variables: Mapping[str, str]) -> str:

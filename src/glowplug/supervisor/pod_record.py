@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import anyio
@@ -52,24 +52,29 @@ class PodRecord:
         """The view has changed."""
         self._dirty.set()
 
-    async def keep(self, view: Callable[[], PodView], where: Callable[[], Endpoint | None]) -> None:
+    async def keep(
+        self,
+        view: Callable[[], PodView],
+        where: Callable[[], Endpoint | None],
+        timeline: Callable[[], str | None],
+    ) -> None:
         """Write whenever touched, until cancelled."""
         while True:
             await self._dirty.wait()
             await anyio.lowlevel.checkpoint()
             self._dirty = anyio.Event()
             try:
-                self.write(view(), where())
+                self.write(view(), where(), timeline())
             except ApiError as error:
                 _LOG.warning("status of pod %s/%s not written: %s", self._namespace, self._name, error)
                 await anyio.sleep(_RETRY_S)
                 self.touch()
 
-    def write(self, view: PodView, where: Endpoint | None) -> None:
+    def write(self, view: PodView, where: Endpoint | None, timeline: str | None) -> None:
         """Bring the object up to date; nothing is written if it is, or if it is gone."""
         for _ in range(_WRITE_TRIES):
             try:
-                self._write(view, where)
+                self._write(view, where, timeline)
             except NotFound:
                 return
             except Conflict:
@@ -86,20 +91,22 @@ class PodRecord:
                 _LOG.warning("pod %s/%s not deleted: %s", self._namespace, self._name, error)
             await anyio.sleep(_RETRY_S)
 
-    def _write(self, view: PodView, where: Endpoint | None) -> None:
+    def _write(self, view: PodView, where: Endpoint | None, timeline: str | None) -> None:
         live = self._objects.get(POD, self._namespace, self._name)
         if live["metadata"]["uid"] != self._uid:
             return
+        annotations = {} if timeline is None else {names.COLD_START: timeline}
         if where is not None:
-            live = self._annotated(live, json.dumps({"http": where.http, "grpc": where.grpc}))
+            annotations[names.ENDPOINT_PORTS] = json.dumps({"http": where.http, "grpc": where.grpc})
+        live = self._annotated(live, annotations)
         live["status"] = pod_status(view, live.get("status") or {}, time.time())
         self._objects.update_status(POD, live)
 
-    def _annotated(self, live: Object, ports: str) -> Object:
-        annotations = live["metadata"].setdefault("annotations", {})
-        if annotations.get(names.ENDPOINT_PORTS) == ports:
+    def _annotated(self, live: Object, annotations: Mapping[str, str]) -> Object:
+        before = live["metadata"].get("annotations") or {}
+        if annotations.items() <= before.items():
             return live
-        annotations[names.ENDPOINT_PORTS] = ports
+        live["metadata"]["annotations"] = {**before, **annotations}
         return self._objects.update(POD, live)
 
 

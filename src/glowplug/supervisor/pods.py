@@ -20,7 +20,8 @@ import anyio
 from glowplug.errors import ApiError
 from glowplug.spec import names
 from glowplug.spec.kinds import Kind
-from glowplug.supervisor import ports, volumes
+from glowplug.supervisor import cold_start, ports, volumes
+from glowplug.supervisor.cold_start import ColdStart
 from glowplug.supervisor.containers import ContainerRunner, PodContext
 from glowplug.supervisor.failures import CONTAINER_CREATING, CREATE_ERROR, CannotStart
 from glowplug.supervisor.free_ports import FreePorts
@@ -37,8 +38,10 @@ from glowplug.supervisor.localize import (
 from glowplug.supervisor.model import ModelInitializer
 from glowplug.supervisor.pod_logs import PodLogs
 from glowplug.supervisor.pod_record import Objects, PodRecord
+from glowplug.supervisor.pool import Pool
 from glowplug.supervisor.process import Launcher
 from glowplug.supervisor.sources import Sources
+from glowplug.supervisor.start_metrics import StartMetrics
 from glowplug.supervisor.status import Object, PodView, Running, Snapshot, Waiting, initializing
 from glowplug.supervisor.storage import Storage
 
@@ -65,6 +68,8 @@ class PodServices:
     unrouted: Unrouted
     launcher: Launcher
     free_ports: FreePorts
+    pool: Pool
+    starts: StartMetrics
 
 
 class PodRunner:
@@ -86,6 +91,9 @@ class PodRunner:
         self._is_gone = False
         self._ports: ports.PodPorts | None = None
         self._place: PodPlace | None = None
+        self._has_run_before = bool((pod.get("status") or {}).get("containerStatuses"))
+        self._model_here: float | None = None
+        self._starts: dict[str, ColdStart] = {}
         self._context = self._new_context()
         uri = (metadata.get("annotations") or {}).get(names.STORAGE_SOURCE_URI)
         self._model = ModelInitializer(pod, uri, services.storage, self._context) if uri else None
@@ -94,7 +102,9 @@ class PodRunner:
     async def run(self) -> None:
         """Returns when the pod is gone and its object with it."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._record.keep, self._view, self._where, name=f"status {self.name}")
+            tasks.start_soon(
+                self._record.keep, self._view, self._where, self._timeline, name=f"status {self.name}"
+            )
             tasks.start_soon(self._wait_to_leave, name=f"leave {self.name}")
             with self._living:
                 await self._live()
@@ -182,6 +192,7 @@ class PodRunner:
                 runner.snapshot = initializing(runner.snapshot)
             model_dir = await self._model.run()
         assert self._ports is not None
+        self._model_here = time.time()
         self._place = PodPlace(self._ports, self._folder, mounted, model_dir)
         async with anyio.create_task_group() as tasks:
             for runner in self._containers:
@@ -263,6 +274,7 @@ class PodRunner:
         grace_s = spec.get("terminationGracePeriodSeconds")
         return PodContext(
             title=f"{self.name}_{self.namespace}({self.uid})",
+            uid=self.uid,
             config=self._config,
             launcher=self._services.launcher,
             logs=self.logs,
@@ -273,7 +285,42 @@ class PodRunner:
             event=self._event,
             changed=self._changed,
             reconsider=lambda: self._reconsider,
+            start=self._services.pool.start,
+            begun=self._begun,
+            starts=self._services.starts,
+            told=self._told,
         )
+
+    def _begun(self, container: Snapshot) -> ColdStart:
+        """A start of `container`: its first one began when the pod was decided on, a later one begins now."""
+        image = self._services.around.images.find(container.image)
+        record = ColdStart(
+            container.name,
+            image.image if image else container.image,
+            began=time.time(),
+            restart=container.restart_count,
+        )
+        if container.last is None and not self._has_run_before and self._model_here is not None:
+            annotations = self.pod["metadata"].get("annotations") or {}
+            record.began = cold_start.decided_at(annotations, self._started_at)
+            record.mark(cold_start.DECIDED, self._started_at)
+            record.mark(cold_start.DOWNLOADED, self._model_here)
+        return record
+
+    def _told(self, start: ColdStart, is_news: bool) -> None:
+        """A container is ready, or has answered for the first time."""
+        self._starts[start.container] = start
+        if is_news:
+            self._event("Normal", "ColdStart", start.in_words())
+        self._changed()
+
+    def _timeline(self) -> str | None:
+        return cold_start.annotation(self._starts.values()) if self._starts else None
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a container runs that has not become ready yet."""
+        return any(runner.is_starting for runner in self._containers)
 
     def _new_container(self, container: Mapping[str, Any]) -> ContainerRunner:
         before = (self.pod.get("status") or {}).get("containerStatuses") or ()
@@ -297,7 +344,7 @@ class PodRunner:
 
     def write_status(self) -> None:
         """Bring the object up to date, now."""
-        self._record.write(self._view(), self._where())
+        self._record.write(self._view(), self._where(), self._timeline())
 
     def _view(self) -> PodView:
         return PodView(

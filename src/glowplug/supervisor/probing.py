@@ -111,10 +111,15 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-async def follow(probes: Probes, patient: Patient, run_exec: RunExec) -> None:
-    """Probe until cancelled; what comes of it goes to `patient`. Liveness and readiness wait for startup."""
+async def follow(
+    probes: Probes, patient: Patient, run_exec: RunExec, listening: anyio.Event | None = None
+) -> None:
+    """Probe until cancelled; what comes of it goes to `patient`. Liveness and readiness wait for startup.
+
+    A container that can tell sets `listening` when it listens: then it is asked at once.
+    """
     if probes.startup is not None:
-        await _until_started(probes.startup, patient, run_exec)
+        await _until_started(probes.startup, patient, run_exec, listening)
     patient.on_started()
     async with anyio.create_task_group() as tasks:
         if probes.liveness is not None:
@@ -122,10 +127,12 @@ async def follow(probes: Probes, patient: Patient, run_exec: RunExec) -> None:
         if probes.readiness is None:
             patient.on_ready(True)
         else:
-            tasks.start_soon(_keep_ready, probes.readiness, patient, run_exec, name="readiness")
+            tasks.start_soon(_keep_ready, probes.readiness, patient, run_exec, listening, name="readiness")
 
 
-async def _until_started(probe: Probe, patient: Patient, run_exec: RunExec) -> None:
+async def _until_started(
+    probe: Probe, patient: Patient, run_exec: RunExec, listening: anyio.Event | None
+) -> None:
     """Success is looked for eagerly, but failures count only once a period, as the threshold is meant."""
     tally, waited_from = Tally(), time.monotonic()
     await anyio.sleep(probe.initial_delay_s)
@@ -142,7 +149,7 @@ async def _until_started(probe: Probe, patient: Patient, run_exec: RunExec) -> N
             if tally.verdict is False:
                 patient.on_unhealthy("Startup", failure)
                 await anyio.sleep_forever()
-        await anyio.sleep(eager_delay_s(probe, time.monotonic() - waited_from))
+        await _until(listening, eager_delay_s(probe, time.monotonic() - waited_from))
 
 
 async def _keep_alive(probe: Probe, patient: Patient, run_exec: RunExec) -> None:
@@ -157,7 +164,9 @@ async def _keep_alive(probe: Probe, patient: Patient, run_exec: RunExec) -> None
         await anyio.sleep(probe.period_s)
 
 
-async def _keep_ready(probe: Probe, patient: Patient, run_exec: RunExec) -> None:
+async def _keep_ready(
+    probe: Probe, patient: Patient, run_exec: RunExec, listening: anyio.Event | None
+) -> None:
     tally, waited_from, was_ready = Tally(), time.monotonic(), False
     await anyio.sleep(probe.initial_delay_s)
     patience_s = probe.initial_delay_s + probe.period_s
@@ -179,4 +188,13 @@ async def _keep_ready(probe: Probe, patient: Patient, run_exec: RunExec) -> None
             patient.on_waiting(failure)
         # A container that has begun to answer is asked at its own pace.
         is_settled = was_ready or tally.successes > 0
-        await anyio.sleep(probe.period_s if is_settled else eager_delay_s(probe, waited_s))
+        await _until(listening, probe.period_s if is_settled else eager_delay_s(probe, waited_s))
+
+
+async def _until(listening: anyio.Event | None, delay_s: float) -> None:
+    """Sleep, or less if the container begins to listen meanwhile."""
+    if listening is None or listening.is_set():
+        await anyio.sleep(delay_s)
+        return
+    with anyio.move_on_after(delay_s):
+        await listening.wait()

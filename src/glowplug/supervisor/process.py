@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import anyio
 
@@ -29,13 +30,24 @@ _PR_SET_PDEATHSIG = 1
 _LAST_OUTPUT_S = 0.5
 
 
+class Child(Protocol):
+    """A child process of ours: `subprocess.Popen`, or one that was forked elsewhere and adopted."""
+
+    @property
+    def pid(self) -> int: ...
+
+    # None until it has been waited for; negative for a signal.
+    returncode: int | None
+
+    def wait(self) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
 class Process:
     """A running group. `on_output` gets stdout and stderr, in order, in chunks."""
 
-    def __init__(
-        self, popen: subprocess.Popen[bytes], output: int, guard: Guard, on_output: OnOutput
-    ) -> None:
-        self._popen = popen
+    def __init__(self, child: Child, output: int, guard: Guard, on_output: OnOutput) -> None:
+        self._child = child
         self._output: int | None = output
         self._guard = guard
         self._on_output = on_output
@@ -49,7 +61,7 @@ class Process:
     @property
     def pid(self) -> int:
         """The main process, and the number of its group."""
-        return self._popen.pid
+        return self._child.pid
 
     @property
     def is_running(self) -> bool:
@@ -59,7 +71,8 @@ class Process:
     @property
     def exit_code(self) -> int:
         """128 + signal if one ended the main process; only once it has ended."""
-        code = self._popen.returncode
+        code = self._child.returncode
+        assert code is not None
         return 128 - code if code < 0 else code
 
     async def wait(self) -> int:
@@ -74,7 +87,7 @@ class Process:
         """SIGTERM to the main process alone, as to the first process of a container."""
         if self.is_running:
             with contextlib.suppress(ProcessLookupError):
-                self._popen.send_signal(signal.SIGTERM)
+                self._child.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to the group."""
@@ -83,13 +96,13 @@ class Process:
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+            os.killpg(self._child.pid, signal.SIGKILL)
 
     def _watch_exit(self) -> None:
         try:
-            pidfd = os.pidfd_open(self._popen.pid)
+            pidfd = os.pidfd_open(self._child.pid)
         except (AttributeError, OSError):
-            threading.Thread(target=self._wait_in_thread, name=f"wait-{self._popen.pid}", daemon=True).start()
+            threading.Thread(target=self._wait_in_thread, name=f"wait-{self._child.pid}", daemon=True).start()
             return
 
         def on_exit() -> None:
@@ -102,16 +115,16 @@ class Process:
     def _wait_in_thread(self) -> None:
         # Not reaped here where that can be helped: an unreaped leader keeps the group's number.
         if hasattr(os, "waitid"):
-            os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
         else:
-            self._popen.wait()
+            self._child.wait()
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reap)
 
     def _reap(self) -> None:
         self._kill_group()
-        self._popen.wait()
-        self._guard.remove(self._popen.pid)
+        self._child.wait()
+        self._guard.remove(self._child.pid)
         self._exited.set()
 
     def _read(self) -> None:
@@ -142,8 +155,28 @@ class Launcher:
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
-    def start(self, argv: Sequence[str], env: Mapping[str, str], cwd: str, on_output: OnOutput) -> Process:
-        """Start `argv` in a session of its own. Raises CannotStart, in the words of a container runtime."""
+    @property
+    def mark(self) -> str:
+        """What every process of this machine carries in its environment."""
+        return self._guard.mark
+
+    def adopt(self, child: Child, output: int, on_output: OnOutput) -> Process:
+        """A child that leads a session of its own and writes to the pipe `output`, followed as if started here."""
+        self._guard.add(child.pid)
+        return Process(child, output, self._guard, on_output)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str,
+        on_output: OnOutput,
+        handles: Sequence[int] = (),
+    ) -> Process:
+        """Start `argv` in a session of its own. Raises CannotStart, in the words of a container runtime.
+
+        `handles` are what it gets of our open files, by the same numbers, beside its output.
+        """
         if not os.path.isdir(cwd):
             raise CannotStart(CREATE_ERROR, f'working directory "{cwd}" does not exist on this computer')
         reading, writing = os.pipe()
@@ -156,6 +189,7 @@ class Launcher:
                 cwd=cwd,
                 env=dict(env),
                 start_new_session=True,
+                pass_fds=handles,
                 preexec_fn=_die_with_parent(),
             )
         except FileNotFoundError as error:
@@ -168,8 +202,7 @@ class Launcher:
             raise CannotStart(CREATE_ERROR, f'exec: "{argv[0]}": {error}') from error
         finally:
             os.close(writing)
-        self._guard.add(popen.pid)
-        return Process(popen, reading, self._guard, on_output)
+        return self.adopt(popen, reading, on_output)
 
 
 def _load_prctl() -> Callable[[int, int], int] | None:
