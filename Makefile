@@ -35,7 +35,7 @@ format: setup ## Format the code, fix what can be fixed
 bench: setup ## Measure everything, write docs/benchmarks.json and docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
-bench-%: setup ## Measure one: machine, ingress, demo
+bench-%: setup ## Measure one: machine, ingress, demo, serving, coldstart, ...
 	$(BIN)/python -m benchmarks $*
 
 lock: setup ## Resolve constraints.txt anew

@@ -493,7 +493,7 @@ def test_a_full_disk_refuses_writes_and_nothing_else(
         is_real = is_mounted(disk, stack)
         machine = MachineLab(disk / "data")
         stack.callback(machine.close)
-        machine.up()
+        machine.up("--no-warm-pool")
         chatty = custom("chatty", tmp_path / "chatty.py", CHATTY)
         machine.apply(inference_service("served", small_model, minReplicas=2), chatty)
         for name in ("served", "chatty"):
@@ -531,7 +531,9 @@ def test_a_full_disk_refuses_writes_and_nothing_else(
 def test_many_services_come_and_go(own_machine: MachineLab, small_model: pathlib.Path) -> None:
     """Many at scale 0, then one real one again and again: nothing of them stays."""
     machine, count = own_machine, 60 * ROUNDS
-    machine.up()
+    # The warm pool fills while this counts processes.
+    machine.up("--no-warm-pool")
+    allow_zero_initial_scale(machine)
     envoy = child(machine, "envoy/_bin")
     # What is made at the first use only.
     cycle(machine, small_model)
@@ -561,6 +563,14 @@ def test_many_services_come_and_go(own_machine: MachineLab, small_model: pathlib
         time.sleep(0.1)
     assert kept(machine) == before
     assert child(machine, "envoy/_bin") == envoy
+
+
+def allow_zero_initial_scale(machine: MachineLab) -> None:
+    """As a cluster's administrator would."""
+    metadata = {"name": "config-autoscaler", "namespace": "knative-serving"}
+    data = {"allow-zero-initial-scale": "true"}
+    machine.kubectl("create", "namespace", "knative-serving")
+    machine.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
 
 def cycle(machine: MachineLab, model: pathlib.Path) -> None:

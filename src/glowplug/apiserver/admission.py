@@ -16,6 +16,7 @@ from glowplug.apiserver.schema import Schemas
 from glowplug.apiserver.schema_check import Findings, Unknown, check
 from glowplug.errors import BadRequest, Invalid, Problem
 from glowplug.spec import core, inferenceservice, kinds, knativeservice, servingruntime
+from glowplug.spec.autoscaling_validation import NOT_BY_CLUSTER
 from glowplug.spec.kinds import Kind
 from glowplug.spec.validation import as_object, as_text, metadata, metadata_problems, required
 
@@ -75,8 +76,10 @@ _OTHER = _Rules(core.validate_named)
 class Admission:
     """Admits objects against the schemas of what is installed."""
 
-    def __init__(self, schemas: Schemas) -> None:
+    def __init__(self, schemas: Schemas, allows_zero: Callable[[], bool] = lambda: False) -> None:
+        """`allows_zero`: whether the cluster's settings allow a revision to start with no pods."""
         self._schemas = schemas
+        self._allows_zero = allows_zero
 
     def admit(
         self,
@@ -124,6 +127,8 @@ class Admission:
             problems.append(required("metadata.name", "name or generateName is required"))
         problems += metadata_problems(meta)
         problems += rules.validate(defaulted, old)
+        if any(NOT_BY_CLUSTER in problem.field for problem in problems) and self._allows_zero():
+            problems = [problem for problem in problems if NOT_BY_CLUSTER not in problem.field]
         return _distinct(problems)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -59,6 +60,11 @@ class AppConfig:
     unread_timeout_s: float = 30.0
 
 
+# What the machine says beside the Kubernetes API, by the first segment of the path: text for the other segments, or
+# None where there is nothing.
+Pages = Mapping[str, Callable[[tuple[str, ...]], "str | None"]]
+
+
 class App:
     """The Kubernetes API as an ASGI application."""
 
@@ -70,7 +76,9 @@ class App:
         writer: Writer,
         openapi: OpenAPI,
         logs: LogSource,
+        pages: Pages,
     ) -> None:
+        self._pages = pages
         self._config = config
         self._objects = objects
         self._reader = reader
@@ -153,13 +161,17 @@ class App:
         if request.path in auth.OPEN_PATHS:
             return json_response(discovery.version()) if segments == ("version",) else _text("ok")
         if not segments:
-            return json_response(
-                {"paths": ["/api", "/apis", "/healthz", "/openapi/v2", "/openapi/v3", "/version"]}
-            )
+            own = [f"/{name}" for name in self._pages]
+            paths = ["/api", "/apis", "/healthz", "/openapi/v2", "/openapi/v3", "/version", *own]
+            return json_response({"paths": sorted(paths)})
         if segments[0] == "openapi":
             return self._schema(request, segments[1:])
         if segments[0] not in ("api", "apis"):
-            raise NotFound(NO_RESOURCE)
+            page = self._pages.get(segments[0])
+            text = None if page is None else page(segments[1:])
+            if text is None:
+                raise NotFound(NO_RESOURCE)
+            return _text(text)
         answer = self._discovery(request, segments)
         if answer is not None and request.method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{request.method} is not supported on {request.path}")

@@ -19,7 +19,7 @@ import uvicorn
 from anyio.abc import TaskStatus
 
 from glowplug.apiserver.admission import Admission
-from glowplug.apiserver.app import App, AppConfig
+from glowplug.apiserver.app import App, AppConfig, Pages
 from glowplug.apiserver.changes import Ref
 from glowplug.apiserver.codec import encode
 from glowplug.apiserver.events import EventRecorder, prune_events
@@ -36,7 +36,9 @@ from glowplug.apiserver.store import Store
 from glowplug.apiserver.tls import Pki, ensure_pki
 from glowplug.apiserver.watch import Hub, Window
 from glowplug.apiserver.writing import Writer
-from glowplug.spec.kinds import CUSTOM_RESOURCE_DEFINITION
+from glowplug.errors import NotFound
+from glowplug.spec import autoscaling_config
+from glowplug.spec.kinds import CONFIG_MAP, CUSTOM_RESOURCE_DEFINITION
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +97,9 @@ class State:
 class ApiServer:
     """Serves a `State` over HTTPS; `url` and `port` are known as soon as it exists, because it listens then."""
 
-    def __init__(self, config: ApiServerConfig, state: State, logs: LogSource) -> None:
+    def __init__(
+        self, config: ApiServerConfig, state: State, logs: LogSource, pages: Pages | None = None
+    ) -> None:
         """Bind, make the certificates and write the kubeconfig. Raises ConfigError if the port is taken."""
         self._config = config
         self._state = state
@@ -103,7 +107,7 @@ class ApiServer:
         self.port: int = self._socket.getsockname()[1]
         try:
             self._pki = ensure_pki(config.data_dir / "pki", config.host, utc_now())
-            self._app = self._make_app(Schemas.load(config.data_dir / "cache"), logs)
+            self._app = self._make_app(Schemas.load(config.data_dir / "cache"), logs, pages or {})
             write_kubeconfig(
                 config.kubeconfig,
                 server=self.url,
@@ -157,7 +161,7 @@ class ApiServer:
             await anyio.sleep(self._config.history_period_s)
             self._state.hub.forget_read()
 
-    def _make_app(self, schemas: Schemas, logs: LogSource) -> App:
+    def _make_app(self, schemas: Schemas, logs: LogSource, pages: Pages) -> App:
         config, state = self._config, self._state
         openapi = OpenAPI(schemas)
         self._pin_definitions(openapi)
@@ -169,8 +173,16 @@ class ApiServer:
         )
         read_config = ReadConfig(config.watch_timeout_s, config.bookmark_interval_s)
         reader = Reader(state.requests, state.hub, read_config)
-        writer = Writer(state.requests, Admission(schemas))
-        return App(app_config, state.requests, reader, writer, openapi, logs)
+        writer = Writer(state.requests, Admission(schemas, self._allows_zero_initial_scale))
+        return App(app_config, state.requests, reader, writer, openapi, logs, pages)
+
+    def _allows_zero_initial_scale(self) -> bool:
+        namespace, name = autoscaling_config.NAMESPACE, autoscaling_config.CONFIG_MAP
+        try:
+            settings = self._state.objects.get(CONFIG_MAP, namespace, name)
+        except NotFound:
+            return False
+        return autoscaling_config.read(settings.get("data") or {})[0].allow_zero_initial_scale
 
     def _pin_definitions(self, openapi: OpenAPI) -> None:
         now = timestamp(self._state.objects.now())

@@ -57,6 +57,7 @@ def start_detached(config: MachineConfig) -> dict[str, Any]:
         "--api-port", str(config.api_port),
         "--domain", config.domain,
         "--tls" if config.is_tls else "--no-tls",
+        "--warm-pool" if config.has_warm_pool else "--no-warm-pool",
         *(part for folder in config.unit_dirs for part in ("--units", str(folder))),
     ]  # fmt: skip
     try:

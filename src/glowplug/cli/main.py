@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from glowplug.cli import options, output
+from glowplug.cli import autoscaler, options, output, triton
 from glowplug.errors import GlowplugError
 from glowplug.local.config import DEFAULT_DATA_DIR, MachineConfig
 
@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(triton.app, name="triton")
+app.add_typer(autoscaler.app, name="autoscaler")
 
 
 class Form(str, Enum):
@@ -70,12 +72,22 @@ def up(
         Optional[list[pathlib.Path]],  # noqa: UP045
         typer.Option("--units", help="A folder of your own units; may be repeated.", metavar="DIR"),
     ] = None,
+    warm_pool: Annotated[
+        bool,
+        typer.Option("--warm-pool/--no-warm-pool", help="Fork replicas; some 25 MB for each kind of unit."),
+    ] = True,
 ) -> None:
     """Start the local machine: the Kubernetes API and the ingress, on 127.0.0.1."""
     from glowplug.cli import machine
 
     config = MachineConfig(
-        data_dir, ingress_port, api_port, is_tls=tls, domain=domain, unit_dirs=tuple(units or ())
+        data_dir,
+        ingress_port,
+        api_port,
+        is_tls=tls,
+        domain=domain,
+        unit_dirs=tuple(units or ()),
+        has_warm_pool=warm_pool,
     )
     if detach:
         machine.up_detached(config)
@@ -221,6 +233,20 @@ def predict(
     url = verb.service_url(kube.connect(kubeconfig, context, namespace), name)
     call = verb.predict_grpc if use_grpc else verb.predict_rest
     print(json.dumps(call(url, model or name, body, gateway=gateway, timeout_s=timeout_s), indent=2))
+
+
+@app.command(epilog="Example: glowplug coldstart flights")
+def coldstart(
+    name: Annotated[str, typer.Argument(help="An InferenceService, or a pod.")],
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Show what the latest starts of a model's pods took, phase by phase."""
+    from glowplug.cli import coldstart as verb
+    from glowplug.cli import kube
+
+    verb.print_starts(kube.connect(kubeconfig, context, namespace), name)
 
 
 @app.command(epilog="Example: glowplug doctor --context my-cluster")

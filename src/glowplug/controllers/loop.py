@@ -24,6 +24,7 @@ from .config import ControllersConfig
 from .inferenceservice import controller as inferenceservice
 from .keys import RECONCILED, WATCHED, Key
 from .knative import configuration, revision, route, service
+from .knative.scaling import Autoscaler
 from .table import Published
 from .world import Change, EventRecorder, Objects, World
 
@@ -64,6 +65,7 @@ class Controllers:
         objects: Objects,
         events: EventRecorder,
         publish: Publish,
+        autoscaler: Autoscaler,
         config: ControllersConfig | None = None,
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = random_token,
@@ -72,7 +74,7 @@ class Controllers:
         self._objects = objects
         self._publish = publish
         self._clock = clock
-        self._world = World(objects, events, config or ControllersConfig(), token)
+        self._world = World(objects, events, config or ControllersConfig(), token, autoscaler)
         self._woken = asyncio.Event()
         self._to_publish = asyncio.Event()
 
@@ -101,6 +103,12 @@ class Controllers:
     def observe(self, change: Change) -> None:
         """Takes in one step of the watch."""
         self._world.observe(change)
+        self._woken.set()
+
+    def wake(self, revision: str) -> None:
+        """Reconciles that revision, `namespace/name`: what its autoscaler says has changed."""
+        namespace, _, name = revision.partition("/")
+        self._world.queue.add(Key(kinds.REVISION, namespace, name))
         self._woken.set()
 
     def wake_all(self) -> None:

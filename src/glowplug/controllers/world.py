@@ -14,6 +14,7 @@ from glowplug.spec.kinds import Kind
 
 from .config import ControllersConfig
 from .keys import RECONCILED, Index, Key, Relation
+from .knative.scaling import Autoscaler
 from .metadata import Object, is_controlled_by, name_of, namespace_of
 from .queue import WorkQueue
 from .table import RouteBook
@@ -61,7 +62,9 @@ class World:
         record: EventRecorder,
         config: ControllersConfig,
         token: Callable[[], str],
+        autoscaler: Autoscaler,
     ) -> None:
+        self.autoscaler = autoscaler
         self.record = record
         self.config = config
         self.token = token

@@ -21,5 +21,7 @@ class MachineConfig:
     domain: str = "localhost"
     # Folders of units beside the shipped ones.
     unit_dirs: tuple[pathlib.Path, ...] = field(default=())
+    # Replicas are forked from processes that have imported what they need.
+    has_warm_pool: bool = True
     # How long requests in flight may go on when the machine stops.
     shutdown_timeout_s: float = 30.0

@@ -18,15 +18,18 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
+from glowplug.activator import Activator, ActivatorConfig
 from glowplug.apiserver.server import ApiServer, ApiServerConfig, State
 from glowplug.controllers import Controllers, ControllersConfig
 from glowplug.errors import GlowplugError, NotFound
+from glowplug.local.autoscaling import Autoscaling
 from glowplug.local.clock import steady_clock
 from glowplug.local.config import MachineConfig
 from glowplug.local.datadir import DataDir
 from glowplug.local.units import install_runtimes, unit_folders
 from glowplug.router import Router, RouterConfig
-from glowplug.spec.kinds import KNATIVE_SERVICE
+from glowplug.spec import names
+from glowplug.spec.kinds import KNATIVE_SERVICE, REVISION
 from glowplug.spec.routes import RouteTable
 from glowplug.supervisor.agent import Supervisor
 from glowplug.supervisor.config import SupervisorConfig
@@ -88,10 +91,26 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
     install_runtimes(state.objects, folders)
     router = Router(
         RouterConfig(directory.envoy, port=config.ingress_port, drain_timeout_s=config.shutdown_timeout_s),
-        on_pid=lambda pid: supervisor.guard(pid),
+        on_pid=lambda pid: envoy_started(pid),
     )
+    autoscaling = Autoscaling(router, clock, lambda revision: _siblings(state, revision))
+    activator = Activator(ActivatorConfig(), on_wait=autoscaling.waited_for)
+    autoscaling.activator = activator
+
+    def envoy_started(pid: int) -> None:
+        supervisor.guard(pid)
+        activator.ingress_started()
+
     supervisor = _supervisor(config, directory, state, router, discover(folders))
-    api = ApiServer(api_config, state, supervisor)
+    api = ApiServer(
+        api_config,
+        state,
+        supervisor,
+        {
+            "traces": autoscaling.trace,
+            "metrics": lambda rest: None if rest else supervisor.metrics() + autoscaling.metrics(),
+        },
+    )
     # Before the router: its first table must not send anything to a pod of the previous life.
     supervisor.prepare()
     await stack.enter_async_context(_running(supervisor.run, "supervisor"))
@@ -99,13 +118,27 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
     ingress_url = f"http://127.0.0.1:{router.real_port}"
 
     async def publish(table: RouteTable) -> bool:
+        activator.publish(table)
         router.publish(table)
         return await router.settled()
 
+    await stack.enter_async_context(_running(activator.run, "activator", router.admission_socket))
     controllers = Controllers(
-        state.objects, state.recorder, publish, ControllersConfig(ingress_url, config.domain), clock
+        state.objects,
+        state.recorder,
+        publish,
+        autoscaling,
+        ControllersConfig(ingress_url, config.domain),
+        clock,
     )
+    autoscaling.wake = controllers.wake
     await stack.enter_async_context(_running(_without_status(controllers.run), "controllers"))
+    await stack.enter_async_context(_running(_without_status(autoscaling.run), "autoscaler"))
+
+    async def follow_config() -> None:
+        await autoscaling.follow_config(state.objects, controllers.wake_all)
+
+    await stack.enter_async_context(_running(_without_status(follow_config), "config-autoscaler"))
     await stack.enter_async_context(_running(api.run, "apiserver"))
     return {
         "pid": os.getpid(),
@@ -124,12 +157,37 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
     }  # fmt: skip
 
 
+def _siblings(state: State, revision: str) -> list[str]:
+    """The revisions of the same InferenceService: a request for its transformer will need its predictor."""
+    namespace, _, name = revision.partition("/")
+    try:
+        labels = state.objects.get(REVISION, namespace, name)["metadata"].get("labels") or {}
+    except NotFound:
+        return []
+    service = labels.get(names.INFERENCE_SERVICE_LABEL)
+    if not service:
+        return []
+    found = state.objects.list(REVISION, namespace, {names.INFERENCE_SERVICE_LABEL: service})
+    component = labels.get(names.COMPONENT_LABEL)
+    return [
+        f"{namespace}/{other['metadata']['name']}"
+        for other in found
+        if (other["metadata"].get("labels") or {}).get(names.COMPONENT_LABEL) != component
+    ]
+
+
 def _supervisor(
     config: MachineConfig, directory: DataDir, state: State, router: Router, images: ImageTable
 ) -> Supervisor:
     # The ingress has drained by then, so a pod that takes long is one whose requests nobody waits for any more.
     grace_s = min(_POD_GRACE_S, config.shutdown_timeout_s)
-    settings = SupervisorConfig(directory.root, sys.executable, dict(os.environ), shutdown_grace_s=grace_s)
+    settings = SupervisorConfig(
+        directory.root,
+        sys.executable,
+        dict(os.environ),
+        shutdown_grace_s=grace_s,
+        has_warm_pool=config.has_warm_pool,
+    )
 
     def resolve(namespace: str, service: str) -> str | None:
         try:
@@ -153,10 +211,10 @@ def _supervisor(
 
 
 @asynccontextmanager
-async def _running(run: Run, name: str) -> AsyncIterator[None]:
+async def _running(run: Run, name: str, *arguments: object) -> AsyncIterator[None]:
     """`run` in a task of its own: started when the block begins, cancelled and awaited when it ends."""
     async with anyio.create_task_group() as tasks:
-        await tasks.start(run, name=name)
+        await tasks.start(run, *arguments, name=name)
         try:
             yield
         finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from glowplug.router.activation import revision_headers
 from glowplug.router.clusters import ENTRY, Resource, grpc_cluster, http_cluster, seconds
-from glowplug.spec.routes import Backend, Mode, RouteEntry, Split
+from glowplug.spec.routes import Backend, RouteEntry, Split
 
 _DEFAULT_TIMEOUT_S = 300.0
 
@@ -68,9 +68,7 @@ def way(entry: RouteEntry, backends: Mapping[str, Backend]) -> Way:
         return Way(service, excuse=_excuse(entry))
     # Envoy has one timeout a route, before it chooses the revision.
     timeouts = [backends[split.revision].timeout_s for split in splits if split.revision in backends]
-    held = frozenset(
-        s.revision for s in splits if s.revision in backends and backends[s.revision].mode is Mode.PROXY
-    )
+    held = frozenset(s.revision for s in splits if s.revision in backends and backends[s.revision].is_held)
     weights = tuple((split.revision, split.percent) for split in splits)
     return Way(service, weights, held, max(timeouts))
 

@@ -110,8 +110,9 @@ def _merge(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
 
 
 def _served(table: RouteTable, backends: Mapping[str, Backend]) -> list[Backend]:
-    """The backends that get clusters: those with endpoints, and those that share a route with one."""
+    """The backends that get clusters: those with endpoints, and those that a route leads to without the activator."""
     names = {backend.revision for backend in table.backends if backend.endpoints}
     for entry in table.routes:
         names.update(split.revision for split in live_splits(entry, backends))
+    names -= {backend.revision for backend in table.backends if backend.is_held and not backend.endpoints}
     return [backends.get(name) or Backend(name, (), 0, 0.0) for name in sorted(names)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from glowplug.errors import Problem
-from glowplug.spec import pods, scaling, storageuri
+from glowplug.spec import autoscaling, autoscaling_validation, pods, storageuri
 from glowplug.spec.revisions import annotation_problems
 from glowplug.spec.validation import (
     Object,
@@ -62,7 +62,9 @@ def validate(component: Object) -> Iterator[Problem]:
             "deploymentStrategy", "customizing deploymentStrategy is only supported for raw deployment mode"
         )
     yield from metadata_problems(component, "")
-    yield from annotation_problems(scaling.validate(annotations_of({"metadata": component})), "annotations")
+    yield from annotation_problems(
+        autoscaling_validation.problems(annotations_of({"metadata": component})), "annotations"
+    )
 
 
 def ignored(component: Object) -> list[str]:
@@ -90,17 +92,17 @@ def _replicas(component: Object) -> Iterator[Problem]:
 
 def _scaling(component: Object) -> Iterator[Problem]:
     metric = component.get("scaleMetric")
-    if isinstance(metric, str) and metric not in scaling.METRICS:
+    if isinstance(metric, str) and metric not in autoscaling.METRICS:
         if metric in ("cpu", "memory"):
             why = f"[{metric}] is not a supported metric in Knative mode"
         elif metric.lower() == "qps":
             why = "[qps] is not a supported metric; requests per second is called rps"
         else:
             why = f"[{metric[:80]}] is not a supported metric"
-        yield unsupported("scaleMetric", metric, scaling.METRICS, why)
+        yield unsupported("scaleMetric", metric, autoscaling.METRICS, why)
     target = as_int(component.get("scaleTarget"))
     if target is not None and target < 1:
-        name = metric if metric in scaling.METRICS else "concurrency"
+        name = metric if metric in autoscaling.METRICS else "concurrency"
         yield invalid("scaleTarget", target, f"the target for {name} should be 1 or more")
 
 

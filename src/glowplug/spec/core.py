@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from glowplug.errors import Problem
-from glowplug.spec import pods
+from glowplug.spec import autoscaling_config, pods
 from glowplug.spec.validation import (
     DNS_1123_LABEL,
     DNS_1123_SUBDOMAIN,
@@ -85,6 +85,13 @@ def validate_config_map(obj: Object, old: Object | None = None) -> tuple[Problem
     )
     problems += _size([*data.values(), *binary.values()])
     problems += _immutable(obj, old, ("data", "binaryData", "immutable"))
+    meta = metadata(obj)
+    if (meta.get("namespace"), meta.get("name")) == (
+        autoscaling_config.NAMESPACE,
+        autoscaling_config.CONFIG_MAP,
+    ):
+        texts = {key: value for key, value in data.items() if isinstance(value, str)}
+        problems += (Problem("data", problem, INVALID) for problem in autoscaling_config.read(texts)[1])
     return tuple(problems)
 
 

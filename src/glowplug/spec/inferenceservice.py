@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from glowplug.errors import Problem
-from glowplug.spec import components, containers, names, pods, scaling, storageuri
+from glowplug.spec import autoscaling_validation, components, containers, names, pods, storageuri
 from glowplug.spec.containers import ContainerRules
 from glowplug.spec.revisions import annotation_problems
 from glowplug.spec.validation import (
@@ -153,14 +153,6 @@ def _not_yet(name: str, component: Object) -> Iterator[str]:
     """What a cluster would do with a component, and the local machine does not do so far."""
     if component.get("logger"):
         yield f"spec.{name}.logger: the local machine sends no payloads yet"
-    scaling = [field for field in ("maxReplicas", "scaleMetric", "scaleTarget") if component.get(field)]
-    if component.get("minReplicas") == 0:
-        scaling.insert(0, "minReplicas: 0")
-    if scaling:
-        yield (
-            f"spec.{name}: {', '.join(scaling)}: the local machine does not scale on load yet: minReplicas replicas "
-            "run, one where that is 0"
-        )
 
 
 def _name(obj: Object, spec: Object) -> Iterator[Problem]:
@@ -200,7 +192,7 @@ def _annotations(obj: Object, old: Object | None) -> Iterator[Problem]:
     if scaler is not None and scaler not in _AUTOSCALER_CLASSES:
         why = f"[{scaler[:80]}] is not a supported autoscaler class type"
         yield Problem(f"metadata.annotations[{_AUTOSCALER_CLASS}]", why, NOT_SUPPORTED)
-    yield from annotation_problems(scaling.validate(notes))
+    yield from annotation_problems(autoscaling_validation.problems(notes))
 
 
 def _predictor(predictor: Object) -> Iterator[Problem]:

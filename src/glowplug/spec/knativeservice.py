@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from glowplug.errors import Problem
-from glowplug.spec import names, pods, revisions, scaling
+from glowplug.spec import autoscaling, autoscaling_validation, names, pods, revisions
 from glowplug.spec.revisions import annotation_problems
 from glowplug.spec.validation import (
     DNS_1035_LABEL,
@@ -101,7 +101,7 @@ def validate_revision(obj: Object, old: Object | None = None) -> tuple[Problem, 
     """Every problem of a Revision; its spec never changes."""
     problems = [
         *_name(obj),
-        *annotation_problems(scaling.validate(annotations_of(obj))),
+        *annotation_problems(autoscaling_validation.problems(annotations_of(obj))),
         *_owner_label(obj, names.CONFIGURATION_LABEL, "Configuration"),
     ]
     if old is None:
@@ -141,7 +141,7 @@ def warnings(obj: Object) -> tuple[str, ...]:
 def _metadata(obj: Object) -> Iterator[Problem]:
     yield from _name(obj)
     for key in annotations_of(obj):
-        if key.startswith(scaling.GROUP):
+        if key.startswith(autoscaling.GROUP):
             why = 'autoscaling annotations must be put under "spec.template.metadata.annotations" to work'
             yield Problem(f"metadata.annotations[{key}]", f'invalid key name "{key}": {why}', INVALID)
 

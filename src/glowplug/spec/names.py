@@ -32,6 +32,9 @@ AUTOSCALING_TARGET = "autoscaling.knative.dev/target"
 # Ours: where a pod's serving container really listens, as JSON {"http": port, "grpc": port or null}; written by
 # the supervisor, read by the route controller.
 ENDPOINT_PORTS = "glowplug.dev/endpoint-ports"
+# When a pod was decided on, in seconds since the epoch, and what its start took, phase by phase.
+DECIDED_AT = "glowplug.dev/decided-at"
+COLD_START = "glowplug.dev/cold-start"
 
 # Which revision a request is for, as Knative's ingress tells its activator.
 NAMESPACE_HEADER = "knative-serving-namespace"

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from glowplug.errors import Problem
-from glowplug.spec import pods, scaling
+from glowplug.spec import autoscaling_validation, pods
+from glowplug.spec.gonumbers import GoValueError, parse_duration
 from glowplug.spec.validation import (
     DNS_1035_LABEL,
     INVALID,
@@ -20,7 +21,6 @@ from glowplug.spec.validation import (
     as_list,
     as_object,
     as_text,
-    duration_ns,
     invalid_value,
     metadata,
     metadata_problems,
@@ -111,7 +111,7 @@ def validate_template(template: Object, parent: Object) -> Iterator[Problem]:
     meta = metadata(template)
     notes = annotations_of(template)
     yield from metadata_problems(meta)
-    yield from annotation_problems(scaling.validate(notes))
+    yield from annotation_problems(autoscaling_validation.problems(notes))
     yield from annotation_problems(duration_annotation(notes, _PROGRESS_DEADLINE))
     name = as_text(meta.get("name"))
     if not name:
@@ -155,10 +155,12 @@ def duration_annotation(notes: dict[str, str], key: str) -> Iterator[Problem]:
     if not value:
         return
     name = key.partition("/")[2]
-    duration = duration_ns(value)
-    if duration is None:
+    try:
+        duration = parse_duration(value)
+    except GoValueError:
         yield invalid_value(key, value)
-    elif duration % _SECOND_NS:
+        return
+    if duration % _SECOND_NS:
         yield Problem(key, f"{name}={value} is not at second precision", INVALID)
     elif duration < 0:
         yield Problem(key, f"{name}={value} must be positive", INVALID)

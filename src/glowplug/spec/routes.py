@@ -46,6 +46,12 @@ class Backend:
         """Whether a request for it is served, now or when a pod is there."""
         return bool(self.endpoints) or self.mode is Mode.PROXY
 
+    @property
+    def is_held(self) -> bool:
+        """Whether its requests have to ask the activator. Of pods that take any number of requests at a time, one is
+        always free, so while there is one the activator would let everybody go: it need not be asked."""
+        return self.mode is Mode.PROXY and (self.container_concurrency > 0 or not self.endpoints)
+
 
 @dataclass(frozen=True)
 class Split:

@@ -192,37 +192,3 @@ def metadata_problems(meta: Object, path: str = "metadata") -> Iterator[Problem]
 
 
 _MAX_ANNOTATIONS = 256 * 1024
-
-_DURATION = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
-_UNIT_NS = {"ns": 1, "us": 1e3, "µs": 1e3, "μs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9}
-_MAX_NS = 2**63
-
-
-def duration_ns(text: str) -> int | None:
-    """Nanoseconds of a Go duration (`1h30m`, `-1.5s`, `0`), or None when it is none."""
-    sign = -1 if text.startswith("-") else 1
-    rest = text[1:] if text[:1] in ("-", "+") else text
-    if rest == "0":
-        return 0
-    total, position = 0.0, 0
-    while position < len(rest):
-        match = _DURATION.match(rest, position)
-        if match is None:
-            return None
-        total += float(match.group(1)) * _UNIT_NS[match.group(2)]
-        position = match.end()
-    if not rest or total >= _MAX_NS:
-        return None
-    return sign * round(total)
-
-
-def go_int(text: str) -> int | None:
-    """The number that Go's ParseInt reads, or None."""
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,18}", text, re.ASCII) else None
-
-
-def go_float(text: str) -> float | None:
-    """The number that Go's ParseFloat reads, or None."""
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", text, re.ASCII):
-        return None
-    return float(text)

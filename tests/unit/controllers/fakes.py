@@ -14,8 +14,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glowplug.controllers.knative.scaling import Bounds, Scale, Standing
 from glowplug.errors import AlreadyExists, Conflict, NotFound
 from glowplug.spec import kinds, names
+from glowplug.spec.autoscaling import scaling_of
 from glowplug.spec.kinds import Kind
 
 Object = dict[str, Any]
@@ -169,6 +171,27 @@ def _spec(obj: Object) -> Object:
 
 
 READY, CRASH, HANG, MISSING, DOWNLOAD_FAILS = "ready", "crash", "hang", "missing", "download-fails"
+
+
+class FixedAutoscaler:
+    """Knows no load: what `desired` says of a revision, else its min-scale, else its initial scale."""
+
+    def __init__(self) -> None:
+        self.desired: dict[str, int] = {}
+
+    def bounds(self, annotations: Mapping[str, str]) -> Bounds:
+        found = scaling_of(annotations)
+        initial = 1 if found.initial_scale is None else found.initial_scale
+        return Bounds(found.min_scale or 0, found.max_scale or 0, initial)
+
+    def scale(self, standing: Standing, now: float) -> Scale:
+        found = self.bounds(standing.annotations)
+        wanted = self.desired.get(standing.revision, found.minimum or found.initial)
+        pods = max(found.minimum, found.clamp(wanted))
+        return Scale(pods, "fixed", pods, is_held=standing.ready == 0)
+
+    def forget(self, revision: str) -> None:
+        pass
 
 
 class FakeNode:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from unit.controllers.fakes import FakeNode, FakeObjects, Killed, Object
+from unit.controllers.fakes import FakeNode, FakeObjects, FixedAutoscaler, Killed, Object
 
 from glowplug.controllers import Controllers, ControllersConfig
 from glowplug.spec import kinds
 from glowplug.spec.kinds import Kind
-from glowplug.spec.routes import RouteEntry, RouteTable
+from glowplug.spec.routes import Mode, RouteEntry, RouteTable
 
 NAMESPACE = "default"
 _MANY = 20_000
@@ -24,6 +24,7 @@ class Machine:
         self.config = config or ControllersConfig()
         self.objects = FakeObjects(lambda: self.now)
         self.node = FakeNode(self.objects, lambda: self.now)
+        self.autoscaler = FixedAutoscaler()
         self.events: list[tuple[str, str, str, str]] = []
         self.tables: list[RouteTable] = []
         self.was_ready: set[str] = set()
@@ -36,7 +37,13 @@ class Machine:
             return f"{next(self._tokens):05d}"
 
         controllers = Controllers(
-            self.objects, self._record, lambda table: None, self.config, lambda: self.now, token
+            self.objects,
+            self._record,
+            lambda table: None,
+            self.autoscaler,
+            self.config,
+            lambda: self.now,
+            token,
         )
         controllers.start()
         # A watch begins with what exists.
@@ -110,15 +117,24 @@ class Machine:
     def _check_move(self, route: RouteEntry, before: RouteEntry | None, table: RouteTable) -> None:
         if before is None:
             return
-        pods = {backend.revision: backend.endpoints for backend in table.backends}
+        backends = {backend.revision: backend for backend in table.backends}
         old = {split.revision for split in before.splits}
         had_pods = any(is_ready(pod) for revision in old for pod in self.pods(revision.split("/")[1]))
         for revision in {split.revision for split in route.splits} - old:
             assert revision in self.was_ready, f"{route.name} leads to {revision}, which never was ready"
             if had_pods:
-                assert pods[revision], f"{route.name} moved to {revision}, which has no ready pod"
+                is_held = backends[revision].mode is Mode.PROXY and not self.floor(revision)
+                assert backends[revision].endpoints or is_held, (
+                    f"{route.name} moved to {revision} without pods"
+                )
 
     # What is there
+
+    def floor(self, revision: str) -> int:
+        """The min-scale of a revision, `namespace/name`."""
+        namespace, _, name = revision.partition("/")
+        annotations = self.objects.get(kinds.REVISION, namespace, name)["metadata"].get("annotations", {})
+        return int(annotations.get("autoscaling.knative.dev/min-scale", 0))
 
     def apply(self, kind: Kind, obj: Object) -> Object:
         """Creates, or replaces the spec, labels and annotations."""

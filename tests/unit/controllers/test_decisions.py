@@ -14,7 +14,7 @@ from glowplug.controllers.config import ControllersConfig
 from glowplug.controllers.inferenceservice.modelstatus import model_status
 from glowplug.controllers.keys import Key
 from glowplug.controllers.knative.pods import PodPlan, find_trouble, plan_pods
-from glowplug.controllers.knative.scaling import Bounds, Phase, decide_scale, progress_deadline
+from glowplug.controllers.knative.scaling import Bounds, Phase, first_scale, progress_deadline
 from glowplug.controllers.metadata import child_name, seconds, timestamp
 from glowplug.controllers.queue import WorkQueue
 from glowplug.controllers.table import Confirmation, RouteBook, Traffic
@@ -186,17 +186,22 @@ class TestScaling:
             (Bounds(0, 0, 1), Phase(False, False, None), True, 1),
             (Bounds(2, 0, 1), Phase(False, False, None), True, 2),
             (Bounds(1, 0, 4), Phase(False, False, None), True, 4),
-            (Bounds(1, 0, 4), Phase(True, False, None), True, 1),
-            (Bounds(0, 0, 4), Phase(True, False, None), True, 4),
-            (Bounds(0, 2, 4), Phase(True, False, None), True, 2),
+            (Bounds(0, 2, 4), Phase(False, False, None), True, 2),
             (Bounds(0, 0, 0), Phase(False, False, None), True, 0),
             (Bounds(3, 0, 1), Phase(True, False, None), False, 0),
             (Bounds(3, 0, 1), Phase(False, True, None), True, 0),
         ],
     )
-    def test_the_number(self, bounds: Bounds, phase: Phase, is_reachable: bool, expected: int) -> None:
-        scale = decide_scale(bounds, phase, is_reachable)
-        assert scale.desired == expected and scale.reason
+    def test_the_number_until_the_load_counts(
+        self, bounds: Bounds, phase: Phase, is_reachable: bool, expected: int
+    ) -> None:
+        scale = first_scale(bounds, phase, is_reachable)
+        assert scale is not None
+        assert scale.desired == scale.pods == expected and scale.reason
+        assert scale.is_held is not phase.has_failed
+
+    def test_once_it_is_initialized_the_autoscaler_is_asked(self) -> None:
+        assert first_scale(Bounds(3, 0, 1), Phase(True, False, None), True) is None
 
     @pytest.mark.parametrize(
         ("text", "expected"),

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
-from unit.controllers.fakes import HANG, FakeNode, FakeObjects, Object
+from unit.controllers.fakes import HANG, FakeNode, FakeObjects, FixedAutoscaler, Object
 from unit.controllers.machine import inference_service, is_ready, knative_service, runtime
 
 from glowplug.controllers import Controllers, ControllersConfig
@@ -26,7 +26,9 @@ class Running:
         self.objects = FakeObjects(time.time)
         self.node = FakeNode(self.objects, time.time)
         self.tables: list[RouteTable] = []
-        self.controllers = Controllers(self.objects, lambda *event: None, publish or self.publish, FAST)
+        self.controllers = Controllers(
+            self.objects, lambda *event: None, publish or self.publish, FixedAutoscaler(), FAST
+        )
 
     def publish(self, table: RouteTable) -> None:
         self.tables.append(table)

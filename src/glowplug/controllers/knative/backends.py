@@ -7,13 +7,13 @@ from typing import Any
 
 from glowplug.spec import names
 from glowplug.spec.revisions import DEFAULT_TIMEOUT_S
-from glowplug.spec.routes import Backend, Endpoint
+from glowplug.spec.routes import Backend, Endpoint, Mode
 
 from ..metadata import Object, annotations_of, at, name_of, namespace_of
 from .pods import is_ready
 
 
-def make_backend(revision: Object, pods: list[Object]) -> Backend:
+def make_backend(revision: Object, pods: list[Object], is_held: bool) -> Backend:
     """The revision as the router knows it: its ready pods that have said where they listen."""
     endpoints = [endpoint for endpoint in map(make_endpoint, pods) if endpoint is not None]
     return Backend(
@@ -21,6 +21,7 @@ def make_backend(revision: Object, pods: list[Object]) -> Backend:
         endpoints=tuple(sorted(endpoints, key=lambda endpoint: endpoint.pod)),
         container_concurrency=at(revision, "spec", "containerConcurrency") or 0,
         timeout_s=float(at(revision, "spec", "timeoutSeconds") or DEFAULT_TIMEOUT_S),
+        mode=Mode.PROXY if is_held else Mode.SERVE,
     )
 
 

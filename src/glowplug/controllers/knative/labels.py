@@ -49,13 +49,3 @@ def pod_annotations(revision: Object) -> dict[str, str]:
     """Without the autoscaling ones: those may change on a live revision, a pod's stay as they were made."""
     annotations = autoscaler_annotations(revision)
     return {key: value for key, value in annotations.items() if not key.startswith(AUTOSCALING_GROUP)}
-
-
-def integer(annotations: dict[str, str], *keys: str) -> int | None:
-    """The first of these annotations that is an integer."""
-    for key in keys:
-        try:
-            return int(annotations[key])
-        except (KeyError, ValueError):
-            continue
-    return None

@@ -56,8 +56,12 @@ class PodPlan:
     due: float | None = None
 
 
-def make_pod(revision: Object, token: str) -> Object:
-    """A pod of `revision`, named as a Deployment's would be; `token` is five random letters or digits."""
+def make_pod(revision: Object, token: str, decided_at: float | None = None) -> Object:
+    """A pod of `revision`, named as a Deployment's would be; `token` is five random letters or digits.
+
+    `decided_at` is when it was known to be needed, in seconds since the epoch, from where its cold start counts.
+    """
+    timing = {} if decided_at is None else {names.DECIDED_AT: f"{decided_at:.6f}"}
     spec = {k: v for k, v in copied(revision["spec"]).items() if k not in _REVISION_FIELDS}
     spec["restartPolicy"] = "Always"
     spec["terminationGracePeriodSeconds"] = at(revision, "spec", "timeoutSeconds") or DEFAULT_TIMEOUT_S
@@ -73,6 +77,7 @@ def make_pod(revision: Object, token: str) -> Object:
             "labels": child_labels(revision),
             "annotations": {
                 **pod_annotations(revision),
+                **timing,
                 "kubectl.kubernetes.io/default-container": str(serving.get("name", "")),
             },
             "ownerReferences": [reference_to(kinds.REVISION, revision)],

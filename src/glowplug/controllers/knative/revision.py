@@ -13,6 +13,7 @@ from ..keys import BY_REVISION, Key
 from ..metadata import (
     Object,
     annotations_of,
+    at,
     copied,
     generation_of,
     is_controlled_by,
@@ -29,7 +30,7 @@ from .labels import RESERVE, ROUTING_STATE_MODIFIED, routing_state
 from .pods import Trouble, describe_unready, find_trouble, is_ready, make_pod, plan_pods
 from .resources import make_autoscaler
 from .revision_status import revision_status
-from .scaling import Phase, Scale
+from .scaling import Phase, Scale, Standing
 
 
 def reconcile(world: World, namespace: str, name: str, now: float) -> None:
@@ -37,15 +38,20 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     revision = world.get(kinds.REVISION, namespace, name)
     if revision is None or is_deleting(revision):
         world.book.set_backend(f"{namespace}/{name}", None)
+        world.autoscaler.forget(f"{namespace}/{name}")
         return
     pods = world.owned(kinds.POD, BY_REVISION, revision)
     is_reachable = _is_reachable(world, revision, now)
     autoscaler = _ensure_autoscaler(world, revision, is_reachable)
-    bounds = scaling.bounds_of(revision)
+    bounds = world.autoscaler.bounds(annotations_of(revision))
     phase = scaling.phase_of(revision, autoscaler, world.config.progress_deadline_s, world.started_at, now)
-    scale = scaling.decide_scale(bounds, phase, is_reachable)
-    trouble = find_trouble(pods) or Trouble("", describe_unready(pods), False)
     ready = sum(map(is_ready, pods))
+    scale = scaling.first_scale(bounds, phase, is_reachable)
+    if scale is None:
+        scale = world.autoscaler.scale(_standing(revision, autoscaler, ready), now)
+    else:
+        world.autoscaler.forget(f"{namespace}/{name}")
+    trouble = find_trouble(pods) or Trouble("", describe_unready(pods), False)
     found = scaling.autoscaler_conditions(scale, phase, bounds.minimum, ready, is_reachable)
     pods = _scale(world, revision, pods, scale, now)
     status = _autoscaler_status(autoscaler, name, scale, ready, found, now)
@@ -57,8 +63,24 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     if became_ready:
         message = "Revision becomes ready upon all resources being ready"
         world.record(revision, "Normal", "RevisionReady", message)
-    world.book.set_backend(f"{namespace}/{name}", make_backend(revision, pods))
+    world.book.set_backend(f"{namespace}/{name}", make_backend(revision, pods, scale.is_held))
     _look_again(world, revision, phase, now)
+    if scale.again_at is not None:
+        world.queue.add_at(Key(kinds.REVISION, namespace, name), scale.again_at)
+
+
+def _standing(revision: Object, autoscaler: Object, ready: int) -> Standing:
+    active = conditions.find(autoscaler, scaling.ACTIVE)
+    return Standing(
+        revision=f"{namespace_of(revision)}/{name_of(revision)}",
+        # The live ones: a floor that is put on the Revision holds without a new one.
+        annotations=annotations_of(autoscaler),
+        container_concurrency=at(revision, "spec", "containerConcurrency") or 0,
+        ready=ready,
+        desired=at(autoscaler, "status", "desiredScale") or 0,
+        active=active.status if active is not None else "",
+        active_since=seconds(conditions.since(autoscaler, scaling.ACTIVE)) or 0.0,
+    )
 
 
 def _is_reachable(world: World, revision: Object, now: float) -> bool:
@@ -93,9 +115,10 @@ def _ensure_autoscaler(world: World, revision: Object, is_reachable: bool) -> Ob
 
 
 def _scale(world: World, revision: Object, pods: list[Object], scale: Scale, now: float) -> list[Object]:
-    plan = plan_pods(pods, scale.desired, now, world.config.failed_pod_backoff_s)
+    wanted = sum(not is_deleting(pod) for pod in pods) if scale.pods is None else scale.pods
+    plan = plan_pods(pods, wanted, now, world.config.failed_pod_backoff_s)
     for _ in range(plan.create):
-        pod = world.create(kinds.POD, make_pod(revision, world.token()))
+        pod = world.create(kinds.POD, make_pod(revision, world.token(), now))
         world.record(revision, "Normal", "SuccessfulCreate", f"Created pod: {name_of(pod)} ({scale.reason})")
     for pod in pods:
         if name_of(pod) in plan.delete:

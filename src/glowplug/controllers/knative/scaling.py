@@ -1,20 +1,21 @@
 """How many pods a revision should have, and what its PodAutoscaler says about it.
 
-Pure. `decide_scale` is the one place where the number is made: without a concurrency autoscaler it is a constant of
-the revision; whoever measures concurrency returns a `Scale` of its own.
+Pure. The first pods are decided here, and that a revision has none which failed or which no route leads to; from then
+on the autoscaler says, who measures what the revision is asked.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from glowplug.spec import names
+from glowplug.spec.gonumbers import SECOND_NS, GoValueError, parse_duration
 
 from .. import conditions
 from ..conditions import Condition
 from ..metadata import Object, annotations_of, seconds
-from .labels import PROGRESS_DEADLINE, integer
+from .labels import PROGRESS_DEADLINE
 
 ACTIVE = "Active"
 INITIALIZED = "ScaleTargetInitialized"
@@ -22,21 +23,53 @@ SKS_READY = "SKSReady"
 DEPENDENTS = (ACTIVE, INITIALIZED, SKS_READY)
 TIMED_OUT = "TimedOut"
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
 
 @dataclass(frozen=True)
 class Scale:
-    """A number of pods, and why."""
+    """`desired` is what the status says. `pods` is how many there shall be now, None to leave them as they are.
+
+    `is_held`: its requests go through the activator. `again_at` is when to ask again, in seconds since the epoch.
+    """
 
     desired: int
     reason: str
+    pods: int | None
+    is_held: bool = True
+    again_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the autoscaler has to know of a revision, `namespace/name`, whose first pods were ready once.
+
+    `active` is the status of the condition Active, `active_since` when that changed, in seconds since the epoch.
+    """
+
+    revision: str
+    annotations: Mapping[str, str]
+    container_concurrency: int
+    ready: int
+    desired: int
+    active: str
+    active_since: float
+
+
+class Autoscaler(Protocol):
+    """Who scales on load."""
+
+    def bounds(self, annotations: Mapping[str, str]) -> Bounds:
+        """What a revision's annotations say of its pods, and the cluster's settings where they say nothing."""
+        ...
+
+    def scale(self, standing: Standing, now: float) -> Scale: ...
+
+    def forget(self, revision: str) -> None:
+        """That revision is not to be scaled any more."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """A revision's scaling annotations; `maximum` 0 is no bound."""
+    """How many pods a revision may have, and has at first; `maximum` 0 is no bound."""
 
     minimum: int
     maximum: int
@@ -56,32 +89,16 @@ class Phase:
     deadline: float | None
 
 
-def bounds_of(revision: Object) -> Bounds:
-    """Reads the live revision's annotations, under Knative's present and its older spelling."""
-    found = annotations_of(revision)
-    return Bounds(
-        minimum=max(0, integer(found, names.MIN_SCALE, "autoscaling.knative.dev/minScale") or 0),
-        maximum=max(0, integer(found, names.MAX_SCALE, "autoscaling.knative.dev/maxScale") or 0),
-        initial=max(
-            0, _default(integer(found, names.INITIAL_SCALE, "autoscaling.knative.dev/initialScale"), 1)
-        ),
-    )
-
-
-def decide_scale(bounds: Bounds, phase: Phase, is_reachable: bool) -> Scale:
-    """The scale of a revision that nobody measures."""
+def first_scale(bounds: Bounds, phase: Phase, is_reachable: bool) -> Scale | None:
+    """The scale of a revision as long as its load is of no concern; None from when it is."""
     if phase.has_failed:
-        return Scale(0, "never became ready")
+        return Scale(0, "never became ready", 0, is_held=False)
     if not is_reachable:
-        return Scale(0, "no route leads to it")
-    if not phase.is_initialized:
-        wanted = max(bounds.minimum, bounds.initial)
-        return Scale(
-            bounds.clamp(wanted), f"first pods: the larger of min {bounds.minimum}, initial {bounds.initial}"
-        )
-    if bounds.minimum:
-        return Scale(bounds.clamp(bounds.minimum), f"min-scale {bounds.minimum}")
-    return Scale(bounds.clamp(bounds.initial), f"initial-scale {bounds.initial}, without a measurement")
+        return Scale(0, "no route leads to it", 0)
+    if phase.is_initialized:
+        return None
+    pods = bounds.clamp(max(bounds.minimum, bounds.initial))
+    return Scale(pods, f"first pods: the larger of min {bounds.minimum}, initial {bounds.initial}", pods)
 
 
 def phase_of(
@@ -108,11 +125,10 @@ def phase_of(
 
 def progress_deadline(revision: Object, default_s: float) -> float:
     """`serving.knative.dev/progress-deadline`, a Go duration, in seconds."""
-    text = annotations_of(revision).get(PROGRESS_DEADLINE, "")
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    try:
+        return parse_duration(annotations_of(revision).get(PROGRESS_DEADLINE, "")) / SECOND_NS
+    except GoValueError:
         return default_s
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def autoscaler_conditions(
@@ -136,7 +152,3 @@ def autoscaler_conditions(
     else:
         found.append(conditions.true(ACTIVE))
     return found
-
-
-def _default(value: int | None, default: int) -> int:
-    return default if value is None else value

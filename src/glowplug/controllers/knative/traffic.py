@@ -1,8 +1,8 @@
 """A Route's traffic block, resolved to revisions. Pure.
 
 As knative.dev/serving pkg/reconciler/route/traffic: all targets resolve, or none does, and then the traffic stays
-where it was. One thing is stricter than there: a revision that has no traffic yet takes some only once it has a ready
-pod (or wants none), since no activator holds the requests while it starts.
+where it was. One thing is stricter than there: a revision that always has pods (min-scale) and has no traffic yet takes
+some only once a pod is ready. One that may be at zero takes it at once, and the activator holds what comes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from glowplug.spec import names
+from glowplug.spec.autoscaling import scaling_of
 from glowplug.spec.routes import Split
 
 from .. import conditions
 from ..conditions import Condition
-from ..metadata import Object, at, generation_of, labels_of, name_of, namespace_of, observed_generation_of
+from ..metadata import (
+    Object,
+    annotations_of,
+    at,
+    generation_of,
+    labels_of,
+    name_of,
+    namespace_of,
+    observed_generation_of,
+)
 from ..table import Traffic, merge
-from .scaling import Phase, bounds_of, decide_scale
 
 ASSIGNED = "AllTrafficAssigned"
 
@@ -140,12 +149,7 @@ def _is_ready(revision: Object) -> bool:
 def _can_serve(revision: Object, assigned: frozenset[str]) -> bool:
     if name_of(revision) in assigned or at(revision, "status", "actualReplicas"):
         return True
-    # It wants no pods though nothing keeps them from it, so somebody else wakes it up.
-    return not at(revision, "status", "desiredReplicas") and _wants_none(revision)
-
-
-def _wants_none(revision: Object) -> bool:
-    return decide_scale(bounds_of(revision), Phase(True, False, None), True).desired == 0
+    return not scaling_of(annotations_of(revision)).min_scale
 
 
 def _missing(kind: str, name: str) -> Condition:

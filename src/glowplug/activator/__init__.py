@@ -1,0 +1,7 @@
+"""Holds requests while a revision has no free pod, see `activator.activator`."""
+
+from glowplug.activator.activator import Activator
+from glowplug.activator.config import ActivatorConfig
+from glowplug.activator.meter import Load
+
+__all__ = ["Activator", "ActivatorConfig", "Load"]
