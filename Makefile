@@ -19,7 +19,8 @@ up: ## Run the local machine in the foreground
 	@tools/setup serving
 	@$(BIN)/glowplug up
 
-test: setup ## Run every test
+test: ## Run every test, those that need torch (3 GB) included
+	@tools/setup dev,serving,pipelines,loadtest,torch,torch-test
 	$(BIN)/python -m pytest
 
 check: setup ## Lint, types, import directions

@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
-# torch and locust have no test yet, so their versions would be a claim without proof.
-TESTED = ["--extra=dev", "--extra=pipelines", "--extra=serving"]
+EXTRAS = ("dev", "loadtest", "pipelines", "serving", "torch", "torch-test")
 HEADER = """\
 # The exact versions that are tested. Written by `make lock`; used by `make setup`.
 """
@@ -17,7 +16,7 @@ HEADER = """\
 def main() -> int:
     """Run uv's universal resolver over the tested extras; exit status as uv's."""
     command = [
-        str(ROOT / ".venv/bin/uv"), "pip", "compile", "pyproject.toml", *TESTED, "--universal",
+        str(ROOT / ".venv/bin/uv"), "pip", "compile", "pyproject.toml", *(f"--extra={extra}" for extra in EXTRAS), "--universal",
         "--python-version", "3.10", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
         "--quiet", "--upgrade",
     ]  # fmt: skip

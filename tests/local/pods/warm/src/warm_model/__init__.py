@@ -1,0 +1,1 @@
+"""A unit for the warm pool's stress test."""
