@@ -23,19 +23,25 @@ _DATATYPES = {"float32": "FP32", "int64": "INT64", "float64": "FP64"}
 _DTYPES = {name: dtype for dtype, name in _DATATYPES.items()}
 
 
+# Deep models differ by rounding between engines.
+ROUNDING = 1e-3
+
+
 class WrongAnswer(Exception):
     """A status other than 200, or other numbers than the model's own."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent: the path, the headers, the body, and the numbers that must come back."""
+    """What is sent: the path, the headers, the body, and the numbers that must come back, within `tolerance` of the
+    largest of them (or of 1)."""
 
     protocol: str
     path: str
     headers: Mapping[str, str]
     body: bytes
     expected: Any
+    tolerance: float = ROUNDING
 
 
 def request(protocol: str, model: str, arrays: Mapping[str, Any], expected: Any) -> Request:
@@ -118,7 +124,7 @@ class Caller:
         if response.status != 200:
             raise WrongAnswer(f"status {response.status}: {content[:200]!r}")
         if sent.expected is not None:
-            _compare(_http_numbers(sent.protocol, response.headers, content), sent.expected)
+            _compare(_http_numbers(sent.protocol, response.headers, content), sent)
         return len(content)
 
     def _call_grpc(self, sent: Request) -> int:
@@ -128,7 +134,7 @@ class Caller:
             content: bytes = method(sent.body, timeout=_TIMEOUT_S, wait_for_ready=True)
         except grpc.RpcError as error:
             raise WrongAnswer(f"{error.code()}: {error.details()}") from error
-        _compare(_grpc_numbers(content), sent.expected)
+        _compare(_grpc_numbers(content), sent)
         return len(framed(content))
 
     def is_ready(self, path: str = "/v2/health/ready") -> bool:
@@ -149,11 +155,10 @@ class Caller:
             self._channel.close()
 
 
-def _compare(found: Any, expected: Any) -> None:
-    wanted = np.asarray(expected, dtype=np.float64).reshape(-1)
+def _compare(found: Any, sent: Request) -> None:
+    wanted = np.asarray(sent.expected, dtype=np.float64).reshape(-1)
     numbers = np.asarray(found, dtype=np.float64).reshape(-1)
-    # Deep models differ by rounding between engines, relative to the largest number of the row.
-    tolerance = 1e-3 * max(1.0, float(np.abs(wanted).max()))
+    tolerance = sent.tolerance * max(1.0, float(np.abs(wanted).max()))
     if numbers.shape != wanted.shape or float(np.abs(numbers - wanted).max()) > tolerance:
         raise WrongAnswer(f"answered {numbers[:4].tolist()}, expected {wanted[:4].tolist()}")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pathlib
 from contextlib import ExitStack
+from dataclasses import replace
 
-from benchmarks.deep_servers import LOOP, MONOLITH, PROTOCOLS, loop, rows_of, start
+from benchmarks.deep_servers import INT8, INT8_TOLERANCE, LOOP, MONOLITH, PROTOCOLS, loop, rows_of, start
 from benchmarks.environments import FLASK, KSERVE, TORCH, TRITON, Absent, deep_models, versions
 from benchmarks.load import Sample
 from benchmarks.processes import Server
-from benchmarks.protocols import BINARY, RAW, request
+from benchmarks.protocols import BINARY, RAW, ROUNDING, request
 from benchmarks.results import Result, Table
 from benchmarks.rounds import Cell, Measured, Options, by_turns, ratio
 from benchmarks.serving_tables import figures
@@ -44,6 +45,11 @@ def run(options: Options, folder: pathlib.Path) -> tuple[list[Result], list[Tabl
         note = f"{title}, {CONCURRENCY} clients"
         results += ratio(f"serving.{short}.rps.ratio_to_flask", mine, flask, goal=">= 1.5", note=note)
         results += ratio(
+            f"serving.{short}_int8.rps.ratio_to_flask",
+            found.each(Cell(INT8, BINARY, CONCURRENCY), "rps"), flask,
+            note=f"{note}; --quantize=auto, which keeps float32 where int8 is not faster or too far off",
+        )  # fmt: skip
+        results += ratio(
             f"serving.{short}.rps.ratio_to_onnxruntime_loop", mine, alone, goal=">= 0.95",
             note=f"{note}; the loop has the computer to itself",
         )  # fmt: skip
@@ -66,7 +72,13 @@ def _measure(options: Options, model_dir: pathlib.Path, folder: pathlib.Path) ->
             stack.callback(servers[name].stop)
         requests = {
             name: {
-                PROTOCOLS[name]: [request(PROTOCOLS[name], "m", inputs, logits) for inputs, logits in rows]
+                PROTOCOLS[name]: [
+                    replace(
+                        request(PROTOCOLS[name], "m", inputs, logits),
+                        tolerance=INT8_TOLERANCE if name == INT8 else ROUNDING,
+                    )
+                    for inputs, logits in rows
+                ]
             }
             for name in servers
         }
