@@ -11,13 +11,13 @@ from pathlib import Path
 
 from glowplug.errors import GlowplugError
 from glowplug.serving import ServerConfig, arguments, serve
+from glowplug.serving.threads import available_cpus, thread_count
 from glowplug_huggingface.backend import exported
 from glowplug_huggingface.cache import MODEL
 from glowplug_huggingface.eager import OFFLINE
 from glowplug_huggingface.folder import read_folder
 from glowplug_huggingface.model import HuggingFaceModel
 from glowplug_huggingface.settings import BACKENDS, DTYPES, TASKS, TextConfig, default_cache_dir
-from glowplug_huggingface.threads import available_cpus, thread_count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
