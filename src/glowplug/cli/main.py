@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from glowplug import __version__
 from glowplug.cli import autoscaler, options, output, triton
 from glowplug.errors import GlowplugError
 from glowplug.local.config import DEFAULT_DATA_DIR, MachineConfig
@@ -27,6 +28,21 @@ app = typer.Typer(
 )
 app.add_typer(triton.app, name="triton")
 app.add_typer(autoscaler.app, name="autoscaler")
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"glowplug {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Serverless model serving on KServe and Knative, and the same YAML on this computer."""
 
 
 class Form(str, Enum):
