@@ -21,7 +21,7 @@ up: ## Run the local machine in the foreground
 
 test: ## Run every test, those that need torch (3 GB) included
 	@tools/setup dev,serving,pipelines,loadtest,torch,torch-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup ## Lint, types, import directions
 	$(BIN)/ruff check .
