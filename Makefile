@@ -9,7 +9,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Create .venv with everything but torch
-	@tools/setup dev,serving,pipelines
+	@tools/setup dev,serving,pipelines,loadtest
 
 demo: ## Train on real flights, serve the model, predict; ends with the commands to type next
 	@tools/setup serving,pipelines

@@ -11,9 +11,9 @@ import sys
 from benchmarks.results import DOCS, Result, Table, record
 from benchmarks.rounds import Options
 
-NAMES = ("machine", "ingress", "demo", "serving")
+NAMES = ("machine", "ingress", "demo", "serving", "coldstart", "activator", "burst")
 # The others measure one thing each, in one way.
-WITH_OPTIONS = ("serving",)
+WITH_OPTIONS = ("serving", "burst")
 PARTS = ("xgboost", "lookup", "deep")
 
 

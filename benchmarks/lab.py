@@ -34,7 +34,7 @@ class Lab:
     model_dir: pathlib.Path
 
     def create(self, name: str, *, initial_scale: int = 1) -> None:
-        """Create an XGBoost InferenceService on the lab's model."""
+        """Create an XGBoost InferenceService on the lab's model; see `allow_zero` for an initial scale of 0."""
         annotations = {"serving.kserve.io/deploymentMode": "Knative"}
         if initial_scale != 1:
             annotations["autoscaling.knative.dev/initial-scale"] = str(initial_scale)
@@ -54,6 +54,22 @@ class Lab:
             },
         }
         self.cluster.request("POST", _ISVC, body=json.dumps(service).encode(), headers=_JSON)
+
+    def allow_zero(self) -> None:
+        """Lets services start without a pod, as an operator would: in the ConfigMap config-autoscaler."""
+        for path, document in (
+            ("/api/v1/namespaces", {"kind": "Namespace", "metadata": {"name": "knative-serving"}}),
+            (
+                "/api/v1/namespaces/knative-serving/configmaps",
+                {
+                    "kind": "ConfigMap",
+                    "metadata": {"name": "config-autoscaler"},
+                    "data": {"allow-zero-initial-scale": "true"},
+                },
+            ),
+        ):
+            body = json.dumps({"apiVersion": "v1", **document}).encode()
+            self.cluster.request("POST", path, body=body, headers=_JSON)
 
     def delete(self, name: str) -> None:
         """Delete the InferenceService and wait until its pods are gone."""
@@ -116,8 +132,8 @@ def write_model(directory: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def lab() -> Iterator[Lab]:
-    """Start a machine on free ports, and stop it with everything of it at the end."""
+def lab(*flags: str) -> Iterator[Lab]:
+    """Start a machine on free ports, with more `flags` of `glowplug up`; stopped with everything of it at the end."""
     with tempfile.TemporaryDirectory(prefix="glowplug-bench-") as folder:
         root = pathlib.Path(folder)
         write_model(root / "model")
@@ -125,7 +141,8 @@ def lab() -> Iterator[Lab]:
         glowplug = [sys.executable, "-m", "glowplug.cli.main"]
         where = ["--data-dir", str(data_dir)]
         subprocess.run(
-            [*glowplug, "up", "--detach", "--ingress-port", "0", "--api-port", "0", *where], check=True
+            [*glowplug, "up", "--detach", "--ingress-port", "0", "--api-port", "0", *flags, *where],
+            check=True,
         )
         try:
             description = json.loads((data_dir / "machine.json").read_text())

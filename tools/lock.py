@@ -16,9 +16,10 @@ HEADER = """\
 def main() -> int:
     """Run uv's universal resolver over the tested extras; exit status as uv's."""
     command = [
-        str(ROOT / ".venv/bin/uv"), "pip", "compile", "pyproject.toml", *(f"--extra={extra}" for extra in EXTRAS), "--universal",
-        "--python-version", "3.10", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
-        "--quiet", "--upgrade",
+        str(ROOT / ".venv/bin/uv"), "pip", "compile", "pyproject.toml",
+        *(f"--extra={extra}" for extra in EXTRAS),
+        "--universal", "--python-version", "3.10", "--no-header", "--no-annotate",
+        "--no-emit-index-url", "--no-emit-find-links", "--quiet", "--upgrade",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == 0:

@@ -181,7 +181,7 @@ async def test_what_predicts_is_said_and_answers_the_same(tmp_path: Path, form: 
         told = {"auto": "1 row: ", "booster": "as --trees says", "compiled": "compiled trees, as"}[form]
         with anyio.fail_after(DEADLINE_S):
             async with httpx.AsyncClient() as client:
-                while told not in (await client.get(server.url + "/metrics")).text:
+                while told not in (await client.get(server.url + "/metrics")).text:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
     finally:
         server.stop()

@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import typer
 
 from glowplug import __version__
-from glowplug.cli import autoscaler, options, output, triton
+from glowplug.cli import autoscaler, loadtest, options, output, triton
 from glowplug.errors import GlowplugError
 from glowplug.local.config import DEFAULT_DATA_DIR, MachineConfig
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(triton.app, name="triton")
 app.add_typer(autoscaler.app, name="autoscaler")
+app.add_typer(loadtest.app, name="loadtest")
 
 
 def _say_version(is_asked: bool) -> None:

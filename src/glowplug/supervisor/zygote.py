@@ -42,6 +42,8 @@ LONGEST_MESSAGE = 128 * 1024
 EVERYTHING = "*"
 # Keep a copy of the environment for programs that never use it: CGI.
 _HARMLESS_READERS = frozenset({"wsgiref.handlers"})
+# Between a reader and the environment; the module _collections_abc calls itself by the public name.
+_VIEWS = ("os", "collections.abc", "_collections_abc")
 
 
 def serve() -> dict[str, Any] | None:
@@ -245,7 +247,7 @@ def _recorded() -> Iterator[set[str]]:
 
     def note(name: str) -> None:
         frame = sys._getframe(2)
-        while frame is not None and frame.f_globals.get("__name__") in ("os", "_collections_abc"):
+        while frame is not None and frame.f_globals.get("__name__") in _VIEWS:
             frame = frame.f_back  # type: ignore[assignment]
         if frame is None or frame.f_globals.get("__name__") not in _HARMLESS_READERS:
             names.add(name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import os
+import wsgiref.handlers
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from glowplug.supervisor.forkable import EVERYTHING, Imports, module_of, why_not
 from glowplug.supervisor.images import discover
 from glowplug.supervisor.start_metrics import StartMetrics
 from glowplug.supervisor.start_pipe import parse
+from glowplug.supervisor.zygote import _recorded
 
 
 def a_start(**moments: float) -> ColdStart:
@@ -120,6 +124,15 @@ def test_openmp_that_is_loaded_has_read_its_variable():
 
 def test_who_reads_the_whole_environment_is_never_forked():
     assert "whole environment" in why_not(IMPORTS.env, Imports(IMPORTS.env, frozenset({EVERYTHING})))
+
+
+def test_the_copy_that_the_standard_library_keeps_for_cgi_is_no_reading():
+    with _recorded() as names:
+        importlib.reload(wsgiref.handlers)
+    assert EVERYTHING not in names
+    with _recorded() as names:
+        dict(os.environ)
+    assert EVERYTHING in names
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A model that takes its time and no CPU."""
