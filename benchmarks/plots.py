@@ -14,6 +14,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+from benchmarks import warmfloor_plot
+
 _OURS, _PEERS, _TEXT = "#d9480f", "#98a2b3", "#1f2937"
 # Light to dark: more clients, or p50 before p99.
 _SHADES_OURS, _SHADES_PEERS = ("#ffc9a3", "#f2762e", "#a53607"), ("#d5dae2", "#98a2b3", "#4b5563")
@@ -215,4 +217,5 @@ _DRAWN: dict[str, Draw] = {
     "serving_lookup": _lookup,
     "serving_resnet": _deep,
     "serving_bert": _deep,
+    "warmfloor": warmfloor_plot.draw,
 }

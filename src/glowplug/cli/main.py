@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import typer
 
 from glowplug import __version__
-from glowplug.cli import autoscaler, loadtest, options, output, triton
+from glowplug.cli import autoscaler, loadtest, options, output, triton, warmfloor
 from glowplug.errors import GlowplugError
 from glowplug.local.config import DEFAULT_DATA_DIR, MachineConfig
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(triton.app, name="triton")
 app.add_typer(autoscaler.app, name="autoscaler")
 app.add_typer(loadtest.app, name="loadtest")
+app.add_typer(warmfloor.app, name="warmfloor")
 
 
 def _say_version(is_asked: bool) -> None:
@@ -121,7 +122,7 @@ def down(
     from glowplug.cli import machine
 
     machine.down(data_dir, timeout_s)
-    output.next_steps("glowplug up")
+    output.next_steps(f"glowplug up{machine.data_dir_flag(data_dir)}")
 
 
 @app.command(epilog="Example: glowplug status -o json")
@@ -225,7 +226,7 @@ def logs(
     )
 
 
-@app.command(epilog="Example: glowplug predict flights -d request.json --grpc")
+@app.command(epilog="Example: glowplug predict flights -d .glowplug/flight.json --grpc")
 def predict(
     name: Annotated[str, typer.Argument(help="An InferenceService.")],
     data: Annotated[str, typer.Option("--data", "-d", help="A file with a V2 or V1 body; - is stdin.")] = "-",
@@ -246,6 +247,8 @@ def predict(
     from glowplug.cli import kube
     from glowplug.cli import predict as verb
 
+    if data == "-" and sys.stdin.isatty():
+        print("reading the request from the terminal; end with Ctrl-D (or use -d FILE)", file=sys.stderr)
     body = sys.stdin.buffer.read() if data == "-" else pathlib.Path(data).read_bytes()
     url = verb.service_url(kube.connect(kubeconfig, context, namespace), name)
     call = verb.predict_grpc if use_grpc else verb.predict_rest

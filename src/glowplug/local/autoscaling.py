@@ -28,6 +28,7 @@ from glowplug.spec.autoscaling import scaling_of
 from glowplug.spec.kinds import CONFIG_MAP
 
 _log = logging.getLogger(__name__)
+_LONGEST_INTERVAL_S = 2.0
 
 
 class Wake(Protocol):
@@ -53,6 +54,9 @@ class Autoscaling:
         self._siblings = siblings
         self._before: Mapping[str, Counters] = {}
         self._read_at = 0.0
+        self._is_measured = True
+        # By revision, since the machine started: the integral of the requests in progress, and requests.
+        self._totals: dict[str, tuple[float, float]] = {}
 
     def bounds(self, annotations: Mapping[str, str]) -> Bounds:
         """What the controllers ask of a revision that has no pods yet."""
@@ -84,6 +88,7 @@ class Autoscaling:
     def forget(self, revision: str) -> None:
         """That revision is not scaled on load any more."""
         self.engine.forget(revision)
+        self._totals.pop(revision, None)
 
     def waited_for(self, revision: str) -> None:
         """A request waits: its revision is woken, and with it those that the request will need."""
@@ -99,7 +104,7 @@ class Autoscaling:
         return "".join(f"{line}\n" for line in record.lines(_Kept(recorded))) if recorded else None
 
     def metrics(self) -> str:
-        """What waits and what was refused, in Prometheus' text format."""
+        """What waits, what was refused, and what each revision was asked, in Prometheus' text format."""
         assert self.activator is not None, "set before it is asked"
         lines = [
             "# HELP glowplug_activator_held Requests that wait for a free pod.",
@@ -112,8 +117,23 @@ class Autoscaling:
             "# HELP glowplug_activator_refused_total Requests that no pod was free for in time.",
             "# TYPE glowplug_activator_refused_total counter",
             f"glowplug_activator_refused_total {self.activator.refused}",
+            "# HELP glowplug_ingress_measured Whether the last reading of the ingress succeeded.",
+            "# TYPE glowplug_ingress_measured gauge",
+            f"glowplug_ingress_measured {int(self._is_measured)}",
+            *self._asked(),
         ]
         return "".join(f"{line}\n" for line in lines)
+
+    def _asked(self) -> Iterator[str]:
+        for number, name, words in (
+            (0, "glowplug_revision_request_seconds_total", "Time that requests were in progress or waited."),
+            (1, "glowplug_revision_requests_total", "Requests."),
+        ):
+            yield f"# HELP {name} {words}"
+            yield f"# TYPE {name} counter"
+            for revision, totals in sorted(self._totals.items()):
+                namespace, _, label = revision.partition("/")
+                yield f'{name}{{namespace="{namespace}",revision="{label}"}} {totals[number]:.6f}'
 
     async def follow_config(self, objects: Objects, changed: Callable[[], None]) -> None:
         """Keeps to the ConfigMap config-autoscaler of namespace knative-serving, where there is one, until cancelled;
@@ -145,7 +165,9 @@ class Autoscaling:
                 continue
             try:
                 reports = await self._measure()
+                self._is_measured = True
             except (OSError, TimeoutError) as error:
+                self._is_measured = False
                 _log.warning("the ingress cannot be measured, scales stay as they are: %s", error)
                 continue
             now_ns = _ns(self._clock())
@@ -173,6 +195,11 @@ class Autoscaling:
             reports[name] = replace(
                 own, concurrency=own.concurrency + load.concurrency, requests=own.requests + load.requests
             )
+        # After a sleep the activator's average is of the time since the first request, not since the last reading.
+        known_s = min(seconds, _LONGEST_INTERVAL_S)
+        for name, report in reports.items():
+            busy_s, requests = self._totals.get(name, (0.0, 0.0))
+            self._totals[name] = busy_s + report.concurrency * known_s, requests + report.requests
         return reports
 
     def _news(self, revision: str) -> None:
