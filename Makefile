@@ -3,10 +3,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo up test check format bench lock clean
+.PHONY: help setup demo up test test-cluster check format bench lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Create .venv with everything but torch
 	@tools/setup dev,serving,pipelines,loadtest
@@ -22,6 +22,9 @@ up: ## Run the local machine in the foreground
 test: ## Run every test, those that need torch (3 GB) included
 	@tools/setup dev,serving,pipelines,loadtest,torch,torch-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-cluster: setup ## Run the conformance cases on the cluster of $$KUBECONFIG; see tests/conformance
+	$(BIN)/python -m pytest tests/conformance --target=cluster
 
 check: setup ## Lint, types, import directions
 	$(BIN)/ruff check .

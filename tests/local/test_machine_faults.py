@@ -2,19 +2,90 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import pathlib
 import socket
 import ssl
+import sys
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
-from local.machine_lab import MachineLab, inference_service, wait_for
+from local.machine_lab import MachineLab, Object, inference_service, wait_for
+from local.machine_load import Load
 
 ROWS = [[0.1, 0.2, 0.3]]
+# Answers POST requests. It waits for a file before it starts (GATE=start) or before each answer (GATE=answer); one that
+# has a predictor asks it and passes its answer on.
+PROGRAM = """
+import http.client, os, signal, sys, threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+def wait(gate):
+    while os.environ.get("GATE") == gate and not os.path.exists(os.environ["GATE_FILE"]):
+        time.sleep(0.02)
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        print("asked", flush=True)
+        wait("answer")
+        status, body = 200, os.environ["WORDS"].encode()
+        if "--predictor_host" in sys.argv:
+            host = sys.argv[sys.argv.index("--predictor_host") + 1]
+            predictor = http.client.HTTPConnection(host, timeout=30)
+            predictor.request("POST", "/", b"{}")
+            answer = predictor.getresponse()
+            status, body = answer.status, answer.read()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+wait("start")
+server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
+server.daemon_threads = False
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever()
+server.server_close()
+"""
+
+
+def container(**variables: object) -> Object:
+    """A container that runs `PROGRAM` with these environment variables."""
+    return {
+        "name": "kserve-container",
+        "image": "example/program",
+        "command": [sys.executable, "-c", PROGRAM],
+        "env": [{"name": name, "value": str(value)} for name, value in variables.items()],
+    }
+
+
+def program_service(name: str, serving: Object, annotations: dict[str, str] | None = None) -> Object:
+    """An InferenceService whose predictor is the container `serving`."""
+    service = inference_service(name, pathlib.Path("/"))
+    service["spec"]["predictor"] = {"minReplicas": 0, "containers": [serving]}
+    service["metadata"]["annotations"].update(annotations or {})
+    return service
+
+
+def post(machine: MachineLab, name: str) -> tuple[int, str]:
+    """The status and body of one request, on a connection of its own."""
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(machine.ingress).netloc, timeout=30)
+    try:
+        connection.request("POST", f"/serving/default/{name}/", b"{}")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
 
 
 @pytest.fixture
@@ -141,11 +212,13 @@ def test_unknown_kind(machine: MachineLab, tmp_path: pathlib.Path) -> None:
 
 def test_second_up_says_who_holds_the_directory(machine: MachineLab) -> None:
     pid = machine.description["pid"]
-    for detach in ([], ["--detach"]):
-        refused = machine.glowplug("up", *detach, "--data-dir", str(machine.data_dir), check=False)
-        assert refused.returncode == 1
-        assert str(pid) in refused.stderr
-        assert "glowplug down" in refused.stderr
+    refused = machine.glowplug("up", "--data-dir", str(machine.data_dir), check=False)
+    assert refused.returncode == 1
+    assert str(pid) in refused.stderr
+    assert "glowplug down" in refused.stderr
+    # In the background it is what was asked for.
+    detached = machine.glowplug("up", "--detach", "--data-dir", str(machine.data_dir))
+    assert f"runs already (process {pid})" in detached.stdout + detached.stderr
     assert psutil.pid_exists(pid)
 
 
@@ -203,6 +276,111 @@ def test_a_killed_replica_is_restarted(own_machine: MachineLab, small_model: pat
         "the restart to be counted",
     )
     assert wait_for(lambda: own_machine.infer("hit", ROWS).status_code == 200, "the model to answer again")
+
+
+@pytest.fixture
+def zero_at_first(machine: MachineLab) -> Iterator[dict[str, str]]:
+    """Annotations of a service that has no pods until somebody asks for it."""
+    metadata = {"name": "config-autoscaler", "namespace": "knative-serving"}
+    machine.kubectl("create", "namespace", "knative-serving", check=False)
+    machine.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata,
+            "data": {"allow-zero-initial-scale": "true"},
+        }
+    )
+    yield {"autoscaling.knative.dev/initial-scale": "0", "autoscaling.knative.dev/window": "6s"}
+    machine.kubectl("delete", "configmap", "-n", "knative-serving", "config-autoscaler")
+
+
+def test_requests_that_wait_for_a_revision_are_served_though_another_takes_over(
+    machine: MachineLab, tmp_path: pathlib.Path, zero_at_first: dict[str, str]
+) -> None:
+    gate = tmp_path / "gate"
+    old = container(WORDS="old", GATE="start", GATE_FILE=gate)
+    machine.apply(program_service("moved", old, zero_at_first))
+    machine.wait_ready("moved")
+    label = "-lserving.kserve.io/inferenceservice=moved"
+    with ThreadPoolExecutor(5) as executor:
+        waiting = [executor.submit(post, machine, "moved") for _ in range(5)]
+        wait_for(lambda: machine.get("pods", "", label)["items"], "a pod to start")
+        machine.apply(program_service("moved", container(WORDS="new"), zero_at_first))
+        routes = ("get", "revision", "moved-predictor-00001", "-o", "jsonpath={.metadata.labels}")
+        wait_for(lambda: '"reserve"' in machine.kubectl(*routes).stdout, "the old revision to be left")
+        assert post(machine, "moved") == (200, "new")
+        assert not any(request.done() for request in waiting)
+        gate.touch()
+        assert [request.result() for request in waiting] == [(200, "old")] * 5
+    machine.delete("moved")
+
+
+def test_what_a_transformer_still_works_on_finds_its_predictor_when_the_service_is_deleted(
+    machine: MachineLab, tmp_path: pathlib.Path
+) -> None:
+    gate = tmp_path / "gate"
+    service = program_service("deleted", container(WORDS="predicted"))
+    transformer = container(WORDS="transformed", GATE="answer", GATE_FILE=gate)
+    service["spec"]["transformer"] = {"minReplicas": 1, "containers": [transformer]}
+    machine.apply(service)
+    machine.wait_ready("deleted")
+    label = "-lserving.kserve.io/inferenceservice=deleted,component=transformer"
+    with ThreadPoolExecutor(3) as executor:
+        asked = [executor.submit(post, machine, "deleted") for _ in range(3)]
+        wait_for(
+            lambda: machine.kubectl("logs", label, "--tail=-1").stdout.count("asked") == 3, "the transformer"
+        )
+        machine.kubectl("delete", "isvc", "deleted", "--wait=false")
+        wait_for(
+            lambda: any(
+                "deletionTimestamp" in p["metadata"] for p in machine.get("pods", "", label)["items"]
+            ),
+            "the transformer to be told to end",
+        )
+        gate.touch()
+        assert [request.result() for request in asked] == [(200, "predicted")] * 3
+    machine.delete("deleted")
+
+
+def test_all_replicas_killed_at_once_cost_no_request(machine: MachineLab, small_model: pathlib.Path) -> None:
+    machine.apply(inference_service("both", small_model, minReplicas=2, maxReplicas=2))
+    machine.wait_ready("both")
+
+    def containers() -> set[int]:
+        statuses = [
+            status
+            for pod in machine.get("pods", "", "-lserving.kserve.io/inferenceservice=both")["items"]
+            for status in pod["status"].get("containerStatuses", ())
+        ]
+        return {int(s["containerID"].removeprefix("process://")) for s in statuses if s.get("ready")}
+
+    before = wait_for(lambda: found if len(found := containers()) == 2 else None, "two ready containers")
+    with Load(machine, "both") as load:
+        wait_for(lambda: len(load.clients) == 6, "every client to have called")
+        for pid in before:
+            os.kill(pid, 9)
+        wait_for(lambda: len(containers() - before) == 2, "two other containers")
+    assert not load.failures, load.told()
+    machine.delete("both")
+
+
+def test_a_killed_envoy_is_replaced_and_the_status_names_the_new_one(
+    machine: MachineLab, bystander: str
+) -> None:
+    before = machine.description["processes"]["envoy"]
+    os.kill(before, 9)
+    envoy = wait_for(
+        lambda: found if (found := machine.description["processes"]["envoy"]) != before else None, "an Envoy"
+    )
+    wait_for(lambda: "envoy" in psutil.Process(envoy).name(), "that process to be Envoy")
+    address = urllib.parse.urlsplit(machine.ingress)
+
+    def is_open() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex((address.hostname or "", address.port or 0)) == 0
+
+    wait_for(is_open, "the ingress to listen")
 
 
 def test_kubeconfig_is_for_its_owner_only(machine: MachineLab) -> None:

@@ -22,7 +22,19 @@ from glowplug.spec.validation import as_object, as_text, metadata, metadata_prob
 
 Object = dict[str, Any]
 
-__all__ = ["Admission", "Admitted", "decode"]
+__all__ = ["Admission", "Admitted", "Refused", "decode"]
+
+
+class Refused(Invalid):
+    """An object that is invalid; its Status names kind and object, from which kubectl makes its message."""
+
+    def __init__(self, kind: Kind, name: str, message: str, causes: Sequence[Problem]) -> None:
+        super().__init__(message, causes=causes)
+        self._subject = {"kind": kind.name, **({"name": name} if name else {})}
+
+    def status(self, details: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The Status; the object's own name also where the address has none, as on a create."""
+        return super().status({**(details or {}), **self._subject})
 
 
 @dataclass(frozen=True)
@@ -166,7 +178,7 @@ def _invalid(kind: Kind, obj: Object, problems: Sequence[Problem]) -> Invalid:
     if len(problems) > 1:
         listed = f"[{listed}]"
     resource = f"{kind.name}.{kind.group}" if kind.group else kind.name
-    return Invalid(f'{resource} "{name}" is invalid: {listed}', causes=problems)
+    return Refused(kind, name, f'{resource} "{name}" is invalid: {listed}', problems)
 
 
 def _listed(problems: Sequence[Problem]) -> str:

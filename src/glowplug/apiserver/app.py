@@ -37,7 +37,7 @@ from glowplug.apiserver.podlogs import LogSource, read_log
 from glowplug.apiserver.reading import Reader
 from glowplug.apiserver.routes import NO_RESOURCE, Target
 from glowplug.apiserver.writing import Writer, read_only
-from glowplug.errors import ApiError, BadRequest, MethodNotAllowed, NotFound
+from glowplug.errors import ApiError, BadRequest, Invalid, MethodNotAllowed, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class App:
             await send_response(send, answer, is_head=request.method == "HEAD")
 
     async def _answer(self, request: Request) -> Response | Stream:
-        details: dict[str, str] = {}
+        target: Target | None = None
         try:
             if request.path not in auth.OPEN_PATHS:
                 auth.authenticate(request.headers.get("authorization", ""), self._config.token)
@@ -113,16 +113,17 @@ class App:
             if len(segments) == 4 and segments[3] in _review_plurals(segments[1]):
                 return await _review(request, segments[3])
             target = routes.resource(segments)
-            details = target.details
             return await self._resource(target, request)
         except ApiError as error:
             _note(request, error)
-            return status_response(error, details)
+            return status_response(error, _subject(error, target))
         except RecursionError:
-            return status_response(BadRequest("the object is nested too deeply"), details)
+            failure = BadRequest("the object is nested too deeply")
+            return status_response(failure, _subject(failure, target))
         except Exception as error:
             log.exception("%s %s failed", request.method, request.path)
-            return status_response(ApiError(f"{type(error).__name__}: {error}"), details)
+            unexpected = ApiError(f"{type(error).__name__}: {error}")
+            return status_response(unexpected, _subject(unexpected, target))
 
     async def _resource(self, target: Target, request: Request) -> Response | Stream:
         method = "GET" if request.method == "HEAD" else request.method
@@ -244,6 +245,13 @@ class App:
             # The headers are out: all that is left is to end the stream, and to say so here.
             log.exception("a stream failed")
         return True
+
+
+def _subject(error: ApiError, target: Target | None) -> dict[str, str]:
+    """What a Status says of its subject: of an invalid object the kind, of everything else the resource."""
+    if target is None:
+        return {}
+    return {**target.details, "kind": target.kind.name} if isinstance(error, Invalid) else target.details
 
 
 def _review_plurals(group: str) -> list[str]:

@@ -65,6 +65,7 @@ def table(trace: Trace, steps: Iterable[Step]) -> Iterator[str]:
             latest = desired
     yield ""
     ticks, times = _counted(count, "tick"), _counted(changes, "change")
+    yield '"desired" is before minReplicas and maxReplicas (min-scale, max-scale) are applied'
     yield f"{ticks}, {times} of the desired scale, at most {_counted(most, 'pod')}"
 
 
@@ -78,7 +79,7 @@ def _row(step: Step) -> str:
         desired, excess = str(decision.desired), str(decision.excess_burst_capacity)
         why = decision.reason
     return _COLUMNS.format(
-        t=f"{step.tick.t:.10g}", ready=step.tick.ready, stable=stable, panic=panic,
+        t=f"{round(step.tick.t, 3):.13g}", ready=step.tick.ready, stable=stable, panic=panic,
         desired=desired, excess=excess, why=why,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glowplug.cli import options
-from glowplug.errors import ConfigError, NotFound
+from glowplug.errors import ApiError, ConfigError, NotFound
 
 if TYPE_CHECKING:
     from glowplug.cli.kube import Cluster
@@ -66,10 +66,12 @@ def record(
     revision = _revision(cluster, name)
     try:
         trace = cluster.request("GET", f"/traces/{cluster.namespace}/{revision}").text
-    except NotFound:
+    except ApiError as error:
+        if error.code != 404:
+            raise
         raise NotFound(
-            f"nothing was decided on revision {revision} in namespace {cluster.namespace} yet",
-            hint="a revision is decided on every two seconds once it was ready, on the local machine",
+            f"nothing is known of decisions on revision {revision} in namespace {cluster.namespace}",
+            hint="the local machine keeps them from when a revision was ready; a cluster keeps none",
         ) from None
     _print(trace.splitlines())
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -25,7 +26,7 @@ from glowplug.cli import machine, objects, output
 from glowplug.cli.doctor import is_free
 from glowplug.cli.kube import Cluster, connect
 from glowplug.cli.predict import predict_grpc, service_url
-from glowplug.errors import ConfigError, GlowplugError
+from glowplug.errors import ConfigError, GlowplugError, NotFound
 from glowplug.local.config import MachineConfig
 from glowplug.local.datadir import DataDir
 from glowplug.local.units import unit_folders
@@ -71,11 +72,11 @@ def run(data_dir: pathlib.Path, *, flights: int, keep: bool) -> None:
         return
     request = _write_request(directory, sample[0])
     output.next_steps(
-        f"export KUBECONFIG={directory.kubeconfig}",
+        f"export KUBECONFIG={shlex.quote(str(directory.kubeconfig))}",
         "kubectl get isvc",
-        f"glowplug predict {_NAME} -d {output.relative(request)}",
+        f"glowplug predict {_NAME} -d {shlex.quote(output.relative(request))}",
         f"glowplug logs {_NAME} -f",
-        f"glowplug down{'' if data_dir == MachineConfig().data_dir else f' --data-dir {data_dir}'}",
+        f"glowplug down{machine.data_dir_flag(data_dir)}",
     )
 
 
@@ -107,10 +108,14 @@ def _start_machine(data_dir: pathlib.Path, directory: DataDir) -> None:
 
 def _start_redis(cluster: Cluster, directory: DataDir) -> str:
     """Apply Redis as a Pod; its URL once it answers."""
+    live = _live_pod(cluster, "redis")
+    if (running := _socket_of(live)) is not None and _answers(running):
+        output.done("Redis runs already")
+        return f"unix://{running}"
     folder = directory.root / "redis"
     folder.mkdir(exist_ok=True)
     binary, (socket, _) = find_redis(), socket_path(folder)
-    pod = {
+    pod: Object = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "redis", "namespace": "default", "labels": {"app": "redis"}},
@@ -121,9 +126,44 @@ def _start_redis(cluster: Cluster, directory: DataDir) -> str:
         },
     }
     with output.step("starting Redis"):
+        # Another server may be found than the last time, and a pod's command cannot be changed.
+        if live is not None and _command(live) != _command(pod):
+            _delete_pod(cluster, "redis")
         objects.apply_quietly(cluster, pod)
         _wait(lambda: _answers(socket), "Redis to answer", lambda: _pod_account(cluster, "redis"))
     return f"unix://{socket}"
+
+
+def _live_pod(cluster: Cluster, name: str) -> Object | None:
+    try:
+        return cluster.get(f"/api/v1/namespaces/default/pods/{name}")
+    except NotFound:
+        return None
+
+
+def _delete_pod(cluster: Cluster, name: str) -> None:
+    """Returns when it is gone; Redis has saved its data then."""
+    with suppress(NotFound):
+        cluster.request("DELETE", f"/api/v1/namespaces/default/pods/{name}")
+    _wait(
+        lambda: _live_pod(cluster, name) is None,
+        f"the former pod {name} to end",
+        lambda: _pod_account(cluster, name),
+    )
+
+
+def _command(pod: Object) -> list[str]:
+    command: list[str] = pod["spec"]["containers"][0].get("command") or []
+    return command
+
+
+def _socket_of(pod: Object | None) -> pathlib.Path | None:
+    """Where the Redis of a live pod of ours listens."""
+    if pod is None or pod["metadata"].get("deletionTimestamp"):
+        return None
+    command = _command(pod)
+    at = command.index("--unixsocket") + 1 if "--unixsocket" in command else len(command)
+    return pathlib.Path(command[at]) if at < len(command) else None
 
 
 def _answers(socket: pathlib.Path) -> bool:

@@ -50,6 +50,8 @@ class Resource:
     kind: str
     plural: str
     is_namespaced: bool
+    # As one types it.
+    typed: str = ""
 
     def path(self, namespace: str | None, name: str = "") -> str:
         """The URL path of the collection in `namespace` (None: all), or of one object."""
@@ -127,7 +129,8 @@ class Cluster:
             for found in self._resources(api_version):
                 names = {found["name"], found.get("singularName", ""), *found.get("shortNames", ())}
                 if wanted in {*names, found["kind"].lower()} and "/" not in found["name"]:
-                    return Resource(api_version, found["kind"], found["name"], found["namespaced"])
+                    typed = next(iter(found.get("shortNames", ())), found["name"])
+                    return Resource(api_version, found["kind"], found["name"], found["namespaced"], typed)
         raise NotFound(
             f'the API has no resource "{name}"', hint="`kubectl api-resources` lists the names that it takes"
         )
@@ -183,6 +186,16 @@ def _found_kubeconfig() -> pathlib.Path:
         "no kubeconfig: neither --kubeconfig, nor KUBECONFIG, nor ./.glowplug/kubeconfig, nor ~/.kube/config",
         hint="start the local machine with `glowplug up`",
     )
+
+
+@contextmanager
+def hinted(resource: str) -> Iterator[None]:
+    """Add to a NotFound of the block which command lists the objects that there are."""
+    try:
+        yield
+    except NotFound as error:
+        hint = error.hint or f"`glowplug get {resource} -A` lists them"
+        raise NotFound(error.message, hint=hint, causes=error.causes) from error
 
 
 def _raise_for(response: httpx2.Response) -> None:

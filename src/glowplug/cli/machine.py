@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,6 +31,8 @@ def up(config: MachineConfig) -> None:
     """Run the machine in the foreground until it is told to stop."""
     from glowplug.local.machine import run
 
+    _require_units(config)
+
     def announce(description: dict[str, Any]) -> None:
         _announce(DataDir.at(config.data_dir), description)
 
@@ -38,7 +41,23 @@ def up(config: MachineConfig) -> None:
 
 def up_detached(config: MachineConfig) -> None:
     """Start the machine in the background; returns once it is up."""
-    _announce(DataDir.at(config.data_dir), start_detached(config))
+    directory = DataDir.at(config.data_dir)
+    _require_units(config)
+    if (pid := directory.holder()) is not None:
+        _announce(directory, _wait_described(directory, pid), f"the machine runs already (process {pid})")
+        return
+    _announce(directory, start_detached(config))
+
+
+def data_dir_flag(data_dir: pathlib.Path) -> str:
+    """What a next command needs to find this machine again: nothing where it is the default one."""
+    return "" if data_dir == MachineConfig().data_dir else f" --data-dir {shlex.quote(str(data_dir))}"
+
+
+def _require_units(config: MachineConfig) -> None:
+    for folder in config.unit_dirs:
+        if not folder.is_dir():
+            raise ConfigError(f"--units {folder}: no such folder")
 
 
 def start_detached(config: MachineConfig) -> dict[str, Any]:
@@ -47,7 +66,7 @@ def start_detached(config: MachineConfig) -> dict[str, Any]:
     if (pid := directory.holder()) is not None:
         raise DataDirHeld(
             f"the data directory {directory.root} is held by the machine with process id {pid}",
-            hint=f"use it as it is, or stop it with `glowplug down --data-dir {directory.root}`",
+            hint=f"use it as it is, or stop it with `glowplug down{data_dir_flag(directory.root)}`",
         )
     directory.create()
     command = [
@@ -108,7 +127,8 @@ def print_status(data_dir: pathlib.Path, form: str) -> None:
             print(json.dumps({"running": False, "data_dir": str(directory.root)}))
             raise SystemExit(1)
         raise ConfigError(
-            f"no machine runs on {output.relative(directory.root)}", hint="start one with `glowplug up`"
+            f"no machine runs on {directory.root}",
+            hint="start one with `glowplug up`, or name it: --data-dir",
         )
     cluster = connect(directory.kubeconfig, None, None)
     services, pods = _inference_services(cluster), _pods(cluster)
@@ -176,6 +196,21 @@ def _wait_until_up(directory: DataDir, process: subprocess.Popen[bytes]) -> dict
     )
 
 
+def _wait_described(directory: DataDir, pid: int) -> dict[str, Any]:
+    """What the running machine says of itself, which it does once it is up."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while (description := directory.described()) is None:
+        if directory.holder() is None:
+            raise GlowplugError(f"the machine (process {pid}) has ended", hint="run `glowplug up` again")
+        if time.monotonic() > deadline:
+            raise GlowplugError(
+                f"the machine (process {pid}) was not up within {_START_TIMEOUT_S:.0f} s",
+                hint=f"stop it with `glowplug down{data_dir_flag(directory.root)}`",
+            )
+        time.sleep(0.02)
+    return description
+
+
 def _last_lines(path: pathlib.Path) -> str:
     lines = path.read_text(errors="replace").splitlines()
     if not lines:
@@ -184,13 +219,13 @@ def _last_lines(path: pathlib.Path) -> str:
     return "\n".join(f"    {line}" for line in lines[-_LAST_LINES:])
 
 
-def _announce(directory: DataDir, description: dict[str, Any]) -> None:
-    output.done(f"the machine is up (process {description['pid']})")
+def _announce(directory: DataDir, description: dict[str, Any], state: str = "") -> None:
+    output.done(state or f"the machine is up (process {description['pid']})")
     output.done(
         f"ingress at {description['urls']['ingress']}, Kubernetes API at {description['urls']['api']}"
     )
     output.next_steps(
-        f"export KUBECONFIG={directory.kubeconfig}",
+        f"export KUBECONFIG={shlex.quote(str(directory.kubeconfig))}",
         "kubectl apply -f my-inferenceservice.yaml",
         "kubectl get isvc",
     )

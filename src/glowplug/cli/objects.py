@@ -17,7 +17,7 @@ import yaml
 from rich.table import Table
 
 from glowplug.cli import output
-from glowplug.cli.kube import Cluster, Object, Resource
+from glowplug.cli.kube import Cluster, Object, Resource, hinted
 from glowplug.errors import ApiError, ConfigError, GlowplugError, ManifestError, NotFound
 from glowplug.spec.documents import Document, load
 
@@ -89,7 +89,8 @@ def located(error: ApiError, document: Document) -> GlowplugError:
 def delete(cluster: Cluster, resource: Resource, name: str, *, ignore_not_found: bool = False) -> None:
     """Delete one object; its dependents go with it, in the background."""
     try:
-        cluster.request("DELETE", resource.path(cluster.namespace, name))
+        with hinted(resource.typed or resource.plural):
+            cluster.request("DELETE", resource.path(cluster.namespace, name))
     except NotFound:
         if not ignore_not_found:
             raise
@@ -105,10 +106,12 @@ def print_objects(
     params = {"labelSelector": selector} if selector else {}
     path = resource.path(namespace, name)
     if form in ("table", "wide"):
-        answer = cluster.request("GET", path, params=params, headers={"Accept": _TABLE}).json()
+        with hinted(resource.typed or resource.plural):
+            answer = cluster.request("GET", path, params=params, headers={"Accept": _TABLE}).json()
         _print_table(answer, is_wide=form == "wide", has_namespace=everywhere and resource.is_namespaced)
         return
-    answer = cluster.request("GET", path, params=params).json()
+    with hinted(resource.typed or resource.plural):
+        answer = cluster.request("GET", path, params=params).json()
     if form == "json":
         print(json.dumps(answer, indent=2))
     elif form == "yaml":

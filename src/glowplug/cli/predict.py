@@ -7,16 +7,21 @@ The address is the InferenceService's own `status.url`. Where that name cannot b
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
-from glowplug.cli.kube import Cluster
+from glowplug.cli.kube import Cluster, hinted
 from glowplug.errors import ConfigError, GlowplugError, InferenceError
 from glowplug.spec.kinds import INFERENCE_SERVICE
+from glowplug.spec.times import parse_time
 
 Object = dict[str, Any]
+_STOP = "serving.kserve.io/stop"
+# Until then a service that says nothing of itself is taken for one that nothing has looked at yet.
+_NEW_S = 10.0
 _GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 _MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
@@ -24,15 +29,37 @@ _MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 def service_url(cluster: Cluster, name: str) -> str:
     """Where the InferenceService answers; an error that shows its conditions while it does not."""
     root = f"/apis/{INFERENCE_SERVICE.api_version}/namespaces/{cluster.namespace}/{INFERENCE_SERVICE.plural}"
-    status = cluster.get(f"{root}/{name}").get("status") or {}
+    with hinted("isvc"):
+        service = cluster.get(f"{root}/{name}")
+    status = service.get("status") or {}
     if url := status.get("url"):
         return str(url)
-    ready: Object = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
-    why = ready.get("message") or ready.get("reason") or "it was applied a moment ago"
+    if is_stopped(service):
+        raise GlowplugError(f'InferenceService "{name}" is stopped', hint=start_hint(name))
     raise GlowplugError(
-        f'InferenceService "{name}" has no URL yet: {why}',
+        f'InferenceService "{name}" has no URL yet: {why_unready(service)}',
         hint=f"`kubectl get isvc {name} -w` shows when it has one; `glowplug logs {name}` shows its output",
     )
+
+
+def is_stopped(service: Object) -> bool:
+    """Whether the InferenceService is annotated to be stopped."""
+    return str((service["metadata"].get("annotations") or {}).get(_STOP, "")).lower() == "true"
+
+
+def start_hint(name: str) -> str:
+    """How a stopped InferenceService is started."""
+    return f"`kubectl annotate isvc {name} {_STOP}-` starts it"
+
+
+def why_unready(service: Object) -> str:
+    """What the InferenceService says of why it is not ready."""
+    conditions = (service.get("status") or {}).get("conditions", ())
+    ready: Object = next((c for c in conditions if c["type"] == "Ready"), {})
+    said = ready.get("message") or ready.get("reason")
+    created = parse_time(service["metadata"].get("creationTimestamp", ""))
+    is_new = created is not None and (datetime.now(timezone.utc) - created).total_seconds() < _NEW_S
+    return str(said or ("it was applied a moment ago" if is_new else "it does not say why"))
 
 
 def predict_rest(url: str, model: str, body: bytes, *, gateway: str | None, timeout_s: float) -> Object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shlex
 import tempfile
 from typing import Annotated, Optional
 
@@ -101,7 +102,9 @@ def build(
     """
     from glowplug.triton.build import build as verb
     from glowplug.triton.options import BuildOptions, parse_kind, parse_sizes, parse_tensors, parse_versions
+    from glowplug.triton.refusals import refuse_blanks
 
+    refuse_blanks(pathlib.Path(os.path.abspath(out)))
     problems: list[str] = []
     registered = _registered(source, registry, problems)
     chosen = BuildOptions(
@@ -131,7 +134,7 @@ def build(
         f"{report.kind.value} → {output.relative(report.built.folder)} version {report.built.version} "
         f"(backend {report.backend})"
     )
-    output.next_steps(f"glowplug triton tune {output.relative(out)} --model {chosen.name} --slo-p99-ms 20")
+    _suggest(report.backend, out, chosen.name)
 
 
 @app.command(
@@ -204,6 +207,28 @@ def tune(
     if problems:
         raise ConfigError("; ".join(problems))
     triton_tune.run(asked, lambda: triton_tune.service_url(target, kubeconfig, context, namespace))
+
+
+def _suggest(backend: str, out: pathlib.Path, name: str) -> None:
+    """What can be done with it here: where this computer's Triton lacks the backend, only to serve it elsewhere."""
+    from glowplug.triton.home import backends_of, find_triton
+
+    try:
+        is_here = backend in backends_of(find_triton(os.environ))
+    except ConfigError:
+        is_here = backend == "python"  # what `install` would bring
+    folder = shlex.quote(output.relative(out))
+    if is_here:
+        output.next_steps(
+            f"glowplug triton tune {folder} --model {shlex.quote(name)} --slo-p99-ms 20", _serving_step(out)
+        )
+        return
+    output.warned(f"backend {backend} runs in Triton's image only; for this computer: --backend python")
+    output.next_steps(_serving_step(out))
+
+
+def _serving_step(out: pathlib.Path) -> str:
+    return f"# serve it: an InferenceService with modelFormat: triton and storageUri: file://{out.absolute()}"
 
 
 def _registered(source: str, registry: str, problems: list[str]) -> tuple[str, str] | None:

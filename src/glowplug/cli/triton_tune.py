@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,18 +14,20 @@ from urllib.parse import urlsplit
 import httpx2
 
 from glowplug.cli import output
-from glowplug.errors import ConfigError, GlowplugError
+from glowplug.errors import ConfigError, GlowplugError, NotFound
 from glowplug.triton import pbtxt, report, repository
 from glowplug.triton.control import Address, Control
 from glowplug.triton.home import find_perf_analyzer, find_triton
 from glowplug.triton.model_config import from_json
 from glowplug.triton.perf import Load
-from glowplug.triton.process import running
+from glowplug.triton.process import START_TIMEOUT_S, running
 from glowplug.triton.search import Choose, Space, Trial, best_level
 from glowplug.triton.settings import applied, is_complete
 from glowplug.triton.sweep import Sweep, SweepConfig, sweep
 
 _TIMEOUT_S = 30.0
+# A name of Kubernetes'; anything else was meant as a path.
+_SERVICE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def run(asked: Asked, url_of_service: Callable[[], str]) -> None:
         )
     else:
         output.done(f"written to {output.relative(server.folder / repository.CONFIG)}")
-    output.next_steps(f"cat {output.relative(out / 'report.md')}")
+    output.next_steps(f"cat {shlex.quote(output.relative(out / 'report.md'))}")
 
 
 def service_url(
@@ -105,8 +109,18 @@ def _server(asked: Asked, url_of_service: Callable[[], str]) -> Iterator[Server]
         with _of_repository(asked, folder) as server:
             yield server
         return
-    url = asked.target if "://" in asked.target else url_of_service()
+    url = asked.target if "://" in asked.target else _service_url(asked.target, url_of_service)
     yield _of_url(asked, url.rstrip("/"))
+
+
+def _service_url(target: str, url_of_service: Callable[[], str]) -> str:
+    nothing = f"no folder {target}, and no InferenceService of that name"
+    if not _SERVICE.fullmatch(target):
+        raise ConfigError(nothing)
+    try:
+        return url_of_service()
+    except NotFound as error:
+        raise ConfigError(nothing, hint=error.hint) from error
 
 
 @contextmanager
@@ -123,7 +137,14 @@ def _of_repository(asked: Asked, folder: pathlib.Path) -> Iterator[Server]:
         )
     triton = find_triton(os.environ)
     output.done(f"starting a Triton on {output.relative(folder)}, for {model}")
-    with running(triton, folder, model, os.environ, is_completed=not is_complete(message)) as config:
+    with running(
+        triton,
+        folder,
+        model,
+        os.environ,
+        is_completed=not is_complete(message),
+        timeout_s=min(START_TIMEOUT_S, asked.budget_s),
+    ) as config:
         address = f"{config.host}:{config.grpc_port}"
         yield Server(model, message, Address(address), asked.load(model, address, "grpc"), folder / model)
 

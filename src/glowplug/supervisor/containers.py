@@ -17,7 +17,7 @@ from glowplug.supervisor import probing
 from glowplug.supervisor.backoff import BackoffPolicy, History, Restart, Run, decide
 from glowplug.supervisor.cold_start import ColdStart
 from glowplug.supervisor.config import SupervisorConfig
-from glowplug.supervisor.failures import CRASH_LOOP, CannotStart
+from glowplug.supervisor.failures import CRASH_LOOP, RUN_ERROR, START_ERROR, START_ERROR_CODE, CannotStart
 from glowplug.supervisor.grace import Grace
 from glowplug.supervisor.localize import Command
 from glowplug.supervisor.log_file import ContainerLog
@@ -123,7 +123,7 @@ class ContainerRunner:
             try:
                 return await self._launch()
             except CannotStart as failure:
-                self._show(state=Waiting(failure.reason, failure.message))
+                self._show_refusal(failure)
                 self._pod.event("Warning", "Failed", f"Error: {failure.message}")
             with anyio.move_on_after(self._pod.config.config_retry_s):
                 await reconsider.wait()
@@ -236,6 +236,15 @@ class ContainerRunner:
             f"Container {self.snapshot.name} failed {kind.lower()} probe, will be restarted",
         )
         self._unhealthy.set()
+
+    def _show_refusal(self, failure: CannotStart) -> None:
+        """What it waits for; a program that can't be run has also failed, as a container runtime tells it."""
+        waiting = Waiting(failure.reason, failure.message)
+        if failure.reason != RUN_ERROR:
+            self._show(state=waiting)
+            return
+        now = time.time()
+        self._show(state=waiting, last=Terminated(START_ERROR_CODE, START_ERROR, failure.message, now, now))
 
     def _show_end(self, code: int, log: ContainerLog, started_at: float) -> None:
         is_success = code == 0 and not self._kill_reason

@@ -13,6 +13,9 @@ CRASH_LOOP = "CrashLoopBackOff"
 CONFIG_ERROR = "CreateContainerConfigError"
 CREATE_ERROR = "CreateContainerError"
 IMAGE_PULL_ERROR = "ErrImagePull"
+RUN_ERROR = "RunContainerError"
+# What a container that could not be run has ended with, and its exit code.
+START_ERROR, START_ERROR_CODE = "StartError", 128
 
 
 class CannotStart(GlowplugError):

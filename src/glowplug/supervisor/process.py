@@ -20,7 +20,7 @@ from typing import Protocol
 
 import anyio
 
-from glowplug.supervisor.failures import CREATE_ERROR, CannotStart
+from glowplug.supervisor.failures import RUN_ERROR, CannotStart
 from glowplug.supervisor.guard import Guard
 
 OnOutput = Callable[[bytes], None]
@@ -178,7 +178,7 @@ class Launcher:
         `handles` are what it gets of our open files, by the same numbers, beside its output.
         """
         if not os.path.isdir(cwd):
-            raise CannotStart(CREATE_ERROR, f'working directory "{cwd}" does not exist on this computer')
+            raise CannotStart(RUN_ERROR, f'working directory "{cwd}" does not exist on this computer')
         reading, writing = os.pipe()
         try:
             popen = subprocess.Popen(
@@ -194,12 +194,10 @@ class Launcher:
             )
         except FileNotFoundError as error:
             os.close(reading)
-            raise CannotStart(
-                CREATE_ERROR, f'exec: "{argv[0]}": executable file not found in $PATH'
-            ) from error
+            raise CannotStart(RUN_ERROR, f'exec: "{argv[0]}": executable file not found in $PATH') from error
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             os.close(reading)
-            raise CannotStart(CREATE_ERROR, f'exec: "{argv[0]}": {error}') from error
+            raise CannotStart(RUN_ERROR, f'exec: "{argv[0]}": {error}') from error
         finally:
             os.close(writing)
         return self.adopt(popen, reading, on_output)

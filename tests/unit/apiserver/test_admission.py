@@ -169,3 +169,11 @@ def test_any_object_is_admitted_or_refused_with_reasons(
             orjson.dumps(error.status(), option=orjson.OPT_NON_STR_KEYS)
             continue
         assert ADMISSION.admit(kind, admitted.object, None, validation="Strict").object == admitted.object
+
+
+def test_the_status_of_a_refused_object_names_it_on_a_create() -> None:
+    with pytest.raises(Invalid) as caught:
+        _admit(inference_service(minReplicas=-1))
+    details = caught.value.status({"group": "serving.kserve.io", "kind": "inferenceservices"})["details"]
+    del details["causes"]
+    assert details == {"name": "flights", "group": "serving.kserve.io", "kind": "InferenceService"}

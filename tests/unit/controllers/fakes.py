@@ -1,7 +1,8 @@
 """An in-memory Kubernetes API with the rules that the controllers rely on, and a node whose pods do as they are told.
 
-The API keeps versions, conflicts, generations, the split between spec and status, graceful deletion of pods, and the
-order of changes; its garbage collector runs when it is asked to. A `Killed` after any write stands for `kill -9`.
+The API keeps versions, conflicts, generations, the split between spec and status, finalizers, graceful deletion of
+pods, and the order of changes; its garbage collector runs when it is asked to. A `Killed` after any write stands for
+`kill -9`.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ class FakeObjects:
             return copy.deepcopy(live)
         if _spec(after) != _spec(live):
             after["metadata"]["generation"] += 1
+        if "deletionTimestamp" in after["metadata"] and not after["metadata"].get("finalizers"):
+            return self._write("DELETED", ref, after)
         return self._write("MODIFIED", ref, after)
 
     def update_status(self, kind: Kind, obj: Object) -> Object:
@@ -104,7 +107,7 @@ class FakeObjects:
     def delete(self, kind: Kind, namespace: str, name: str, grace_period_seconds: int | None = None) -> None:
         obj = self.get(kind, namespace, name)
         ref = (kind, namespace, name)
-        if kind == kinds.POD and grace_period_seconds != 0:
+        if obj["metadata"].get("finalizers") or (kind == kinds.POD and grace_period_seconds != 0):
             if "deletionTimestamp" not in obj["metadata"]:
                 obj["metadata"]["deletionTimestamp"] = stamp(self._clock())
                 self._write("MODIFIED", ref, obj)

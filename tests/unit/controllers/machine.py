@@ -29,6 +29,8 @@ class Machine:
         self.tables: list[RouteTable] = []
         self.was_ready: set[str] = set()
         self.kills = 0
+        # Revisions (`namespace/name`) that requests wait for.
+        self.waited_for: set[str] = set()
         self._tokens = itertools.count()
         self.controllers = self._start()
 
@@ -44,6 +46,7 @@ class Machine:
             self.config,
             lambda: self.now,
             token,
+            self.waited_for.__contains__,
         )
         controllers.start()
         # A watch begins with what exists.

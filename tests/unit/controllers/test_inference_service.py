@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from unit.controllers.fakes import CRASH, DOWNLOAD_FAILS, HANG, READY, Object
-from unit.controllers.machine import Machine, inference_service, runtime
+from unit.controllers.machine import NAMESPACE, Machine, inference_service, runtime
 
 from glowplug.spec import kinds, names
 
@@ -523,3 +524,31 @@ class TestCanary:
         self.change(machine, "v4", 10)
         assert machine.splits("flights") == {"flights-predictor-00002": 90, "flights-predictor-00004": 10}
         assert self.component(machine)["latestRolledoutRevision"] == "flights-predictor-00002"
+
+
+@pytest.mark.parametrize("way", ["deleted", "stopped"])
+def test_a_predictor_goes_when_the_pods_of_its_transformer_have_gone(way: str) -> None:
+    machine = with_runtime()
+    apply(machine, transformer={"containers": [{"image": "lookup"}]})
+    assert machine.get(kinds.INFERENCE_SERVICE, "flights")["metadata"]["finalizers"] == [
+        "inferenceservice.finalizers"
+    ]
+    (pod,) = machine.pods("flights-transformer-00001")
+    if way == "deleted":
+        machine.objects.delete(kinds.INFERENCE_SERVICE, NAMESPACE, "flights")
+    else:
+        stopped = inference_service(
+            transformer={"containers": [{"image": "lookup"}]}, annotations={"serving.kserve.io/stop": "true"}
+        )
+        machine.apply(kinds.INFERENCE_SERVICE, stopped)
+    machine.advance(30, node=False)
+    assert machine.splits("flights") == {}
+    assert "deletionTimestamp" in machine.get(kinds.POD, pod["metadata"]["name"])["metadata"]
+    # The transformer's last requests ask it still.
+    assert machine.splits("flights-predictor") == {"flights-predictor-00001": 100}
+    assert len(machine.pods("flights-predictor-00001")) == 1
+    machine.restart()
+    machine.advance(30)
+    assert machine.names(kinds.POD) == []
+    assert machine.names(kinds.KNATIVE_SERVICE) == []
+    assert machine.names(kinds.INFERENCE_SERVICE) == ([] if way == "deleted" else ["flights"])

@@ -133,11 +133,32 @@ async def test_a_route_is_ready_and_an_old_revision_retires_only_when_the_router
         service = running.objects.get(kinds.KNATIVE_SERVICE, "default", "web")
         service["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
         running.objects.update(kinds.KNATIVE_SERVICE, service)
-        await running.until(lambda: tables[-1].backends[0].revision == "default/web-00002")
+        await running.until(lambda: tables[-1].routes[0].splits[0].revision == "default/web-00002")
         await asyncio.sleep(0.1)
         assert len(running.ready_pods()) == 2, "Envoy may still send requests to the old one"
         taken.set()
         await running.until(lambda: len(running.objects.list(kinds.POD)) == 1)
+        tasks.cancel_scope.cancel()
+
+
+async def test_all_that_there_was_is_routed_once_the_router_has_taken_the_first_table() -> None:
+    taken = asyncio.Event()
+    tables: list[RouteTable] = []
+
+    async def publish(table: RouteTable) -> bool:
+        tables.append(table)
+        await taken.wait()
+        return True
+
+    running = Running(publish)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(running.controllers.run)
+        await running.until(lambda: bool(tables))
+        with pytest.raises(TimeoutError), anyio.fail_after(0.02):
+            await running.controllers.has_routed()
+        taken.set()
+        with anyio.fail_after(5):
+            await running.controllers.has_routed()
         tasks.cancel_scope.cancel()
 
 
@@ -165,11 +186,12 @@ async def test_pods_outlive_their_route_until_the_router_has_let_go_of_it() -> N
         await running.until(lambda: running.status(kinds.ROUTE, "a") == "True")
         taken.clear()
         running.objects.delete(kinds.ROUTE, "default", "a")
-        await running.until(lambda: tables[-1] == RouteTable())
+        await running.until(lambda: tables[-1].routes == ())
         await asyncio.sleep(0.1)
         assert len(running.ready_pods()) == 1
         taken.set()
         await running.until(lambda: running.objects.list(kinds.POD) == [])
+        await running.until(lambda: tables[-1] == RouteTable())
         tasks.cancel_scope.cancel()
 
 

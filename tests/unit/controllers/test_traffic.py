@@ -214,3 +214,41 @@ def test_traffic_to_a_deleted_revision_answers_from_an_empty_backend() -> None:
     assert machine.condition(kinds.KNATIVE_SERVICE, "web")[0] == "True"
     assert machine.splits("web") == {"web-00001": 100}
     assert len(machine.tables[-1].backends[0].endpoints) == 1
+
+
+def test_a_revision_that_requests_wait_for_stays_in_the_table_until_they_have_gone() -> None:
+    machine = Machine(ControllersConfig(retire_delay_s=2))
+    machine.autoscaler.desired["default/web-00001"] = 0
+    machine.apply(kinds.KNATIVE_SERVICE, knative_service(image="app:1"))
+    machine.advance(60)
+    assert machine.pods("web-00001") == []
+    # A request came, and before its pod is ready the service has changed.
+    machine.waited_for.add("default/web-00001")
+    machine.autoscaler.desired["default/web-00001"] = 1
+    machine.controllers.wake("default/web-00001")
+    machine.settle(node=False)
+    machine.apply(kinds.KNATIVE_SERVICE, knative_service(image="app:2"))
+    machine.advance(30)
+    assert machine.splits("web") == {"web-00002": 100}
+    (backend,) = (b for b in machine.tables[-1].backends if b.revision == "default/web-00001")
+    assert backend.takes_requests and len(backend.endpoints) == 1
+
+    machine.waited_for.clear()
+    machine.advance(5)
+    assert machine.pods("web-00001") == []
+    assert {backend.revision for backend in machine.tables[-1].backends} == {"default/web-00002"}
+    machine.assert_settled()
+
+
+def test_a_revision_that_fails_is_not_kept_for_those_who_wait() -> None:
+    machine = Machine(ControllersConfig(retire_delay_s=2))
+    machine.apply(kinds.KNATIVE_SERVICE, knative_service(image="app:1"))
+    machine.settle()
+    (pod,) = machine.pods("web-00001")
+    machine.node.orders[pod["metadata"]["name"]] = CRASH
+    machine.waited_for.add("default/web-00001")
+    machine.settle()
+    machine.apply(kinds.KNATIVE_SERVICE, knative_service(image="app:2"))
+    machine.advance(30)
+    assert {backend.revision for backend in machine.tables[-1].backends} == {"default/web-00002"}
+    assert machine.pods("web-00001") == []

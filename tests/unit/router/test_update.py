@@ -8,7 +8,16 @@ from unit.router.envoy_model import clusters_of
 from unit.router.tables import snapshot_of, tables
 
 from glowplug.router.layout import LOCAL_FILE, ROUTES_FILE
-from glowplug.router.update import Leaver, finished, leavers, pods, steps, takes_requests, with_leavers
+from glowplug.router.update import (
+    Leaver,
+    finished,
+    leavers,
+    pods,
+    steps,
+    takes_requests,
+    with_leavers,
+    with_lingering,
+)
 from glowplug.router.xds import Snapshot
 from glowplug.spec.routes import RouteTable
 
@@ -79,3 +88,20 @@ def test_a_queue_is_waited_for_until_it_is_empty_or_takes_too_long() -> None:
     }
     since = {busy: 95.0, idle: 99.0, old: 60.0}
     assert finished(since, queues, now=100.0, timeout_s=30.0) == {idle, old}
+
+
+@given(tables(), tables(), st.data())
+def test_clusters_without_a_route_linger_without_hosts_until_expired(
+    old: RouteTable, new: RouteTable, data: st.DataObject
+) -> None:
+    applied, desired = snapshot_of(old), snapshot_of(new)
+    gone = sorted(applied.clusters.keys() - desired.clusters.keys())
+    expired = set(data.draw(st.lists(st.sampled_from(gone), unique=True))) if gone else set()
+    result = with_lingering(desired, applied, expired)
+    assert result.clusters == {
+        **desired.clusters,
+        **{name: applied.clusters[name] for name in gone if name not in expired},
+    }
+    assert result.clusters.keys() == result.endpoints.keys()
+    assert pods(result) == pods(desired)
+    assert steps(applied, result)[-1:] in ([result], [])

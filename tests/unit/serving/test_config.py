@@ -76,3 +76,12 @@ def test_a_unit_adds_its_own_flags() -> None:
 def test_event_answers_follow_kserves_variables() -> None:
     events = config(CE_TYPE="my.type", CE_SOURCE="me", CE_MERGE="true").events
     assert (events.type, events.source, events.merges_request) == ("my.type", "me", True)
+
+
+def test_a_wrong_flag_is_one_line_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag, meant in (("--model_namez=x", "; did you mean --model_name?"), ("--zzz=3", "")):
+        with pytest.raises(SystemExit) as caught:
+            config(flag)
+        assert caught.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and lines[0].endswith(f"error: unrecognized arguments: {flag}{meant}")

@@ -109,3 +109,11 @@ def test_any_document_is_a_request_or_a_400(value: Any, declared: Any, missing: 
             assert error.code == 400
         else:
             v2_json.encode_request(request, binary=True)
+
+
+def test_a_v2_body_is_told_where_it_belongs() -> None:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
+    with pytest.raises(InferenceError, match="this is a V2 body: POST it to /v2/models/m/infer"):
+        decode({"inputs": [tensor]})
+    rows = [{"name": "x", "shape": 1.5}]
+    assert decode({"inputs": rows}, ()).input_names == ["name", "shape"]

@@ -321,3 +321,8 @@ def test_any_bytes_are_a_request_or_a_400(body: bytes, length: str | None) -> No
         decode(body, header_length=length)
     except InferenceError as error:
         assert error.code == 400
+
+
+def test_a_v1_body_is_told_where_it_belongs() -> None:
+    with pytest.raises(InferenceError, match=r"'inputs' is missing.*POST it to /v1/models/m:predict\)"):
+        v2_json.decode_request(b'{"instances": [[1, 2]]}', model_name="m")
