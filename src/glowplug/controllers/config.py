@@ -17,6 +17,8 @@ class ControllersConfig:
     # Between the moment when no route leads to a revision any more and the end of its pods: what a proxy still had
     # decided on the old table arrives.
     retire_delay_s: float = 2.0
+    # After that, how often it is looked whether requests still wait for its pods.
+    retire_poll_s: float = 1.0
     # Revisions without traffic that a Configuration keeps (min-non-active-revisions in Knative's config-gc).
     kept_revisions: int = 20
     # A pod that failed is replaced no sooner than this after it was made.

@@ -65,6 +65,8 @@ BY_CONFIGURATION = "configuration"
 BY_ROUTE = "route"
 BY_RUNTIME = "runtime"
 BY_OWNER = "owner"
+# Pods of one component of an InferenceService, `name/component`.
+BY_COMPONENT = "component"
 
 # The owners whose keys a change of an owned object wakes.
 _OWNERS: dict[Kind, Kind] = {
@@ -160,8 +162,12 @@ def _concerned_by_pod(namespace: str, labels: dict[str, str]) -> Iterator[Key]:
 
 def _relations(kind: Kind, obj: Object) -> Iterable[Relation]:
     namespace, labels = namespace_of(obj), labels_of(obj)
-    if kind == kinds.POD and names.REVISION_LABEL in labels:
-        yield Relation(kind, BY_REVISION, namespace, labels[names.REVISION_LABEL])
+    if kind == kinds.POD:
+        if names.REVISION_LABEL in labels:
+            yield Relation(kind, BY_REVISION, namespace, labels[names.REVISION_LABEL])
+        if names.INFERENCE_SERVICE_LABEL in labels:
+            component = f"{labels[names.INFERENCE_SERVICE_LABEL]}/{labels.get(names.COMPONENT_LABEL, '')}"
+            yield Relation(kind, BY_COMPONENT, namespace, component)
     elif kind == kinds.REVISION:
         if names.CONFIGURATION_LABEL in labels:
             yield Relation(kind, BY_CONFIGURATION, namespace, labels[names.CONFIGURATION_LABEL])

@@ -57,7 +57,8 @@ def random_token() -> str:
 class Controllers:
     """All control loops of the machine.
 
-    `publish` receives the whole route table whenever it changes. `errors` counts failed reconciliations by kind.
+    `publish` receives the whole route table whenever it changes. `is_waited_for` says whether requests wait for a
+    pod of a revision (`namespace/name`). `errors` counts failed reconciliations by kind.
     """
 
     def __init__(
@@ -69,14 +70,20 @@ class Controllers:
         config: ControllersConfig | None = None,
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = random_token,
+        is_waited_for: Callable[[str], bool] = lambda revision: False,
     ) -> None:
         self.errors: dict[str, int] = {}
         self._objects = objects
         self._publish = publish
         self._clock = clock
-        self._world = World(objects, events, config or ControllersConfig(), token, autoscaler)
+        self._world = World(objects, events, config or ControllersConfig(), token, autoscaler, is_waited_for)
         self._woken = asyncio.Event()
         self._to_publish = asyncio.Event()
+        self._confirmed = asyncio.Event()
+
+    async def has_routed(self) -> None:
+        """Waits until the router runs a table of all that there was when the loops began."""
+        await self._confirmed.wait()
 
     async def run(self) -> None:
         """Runs until it is cancelled, or until the watch ends because the store closes."""
@@ -213,3 +220,4 @@ class Controllers:
             else:
                 failures = 0
                 self.confirm(taken[1])
+                self._confirmed.set()

@@ -1,7 +1,8 @@
 """The route book: what each route, alias and revision adds to the one route table, and what is known to be in force.
 
 Owned by the control loops; the table as a whole is assembled from it whenever it is published. A revision that the
-published or the confirmed table leads to must keep its pods.
+published or the confirmed table leads to must keep its pods. One that was left stays in the table, without a route,
+until it is released: requests that were on their way to it may wait for its pods still.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class RouteBook:
         self._backends: dict[str, Backend] = {}
         self._confirmed = Published({}, {})
         self._uses: dict[str, int] = {}
+        self._left: set[str] = set()
         self.is_dirty = False
 
     def set_route(self, namespace: str, name: str, traffic: Traffic | None) -> None:
@@ -80,8 +82,20 @@ class RouteBook:
     def set_backend(self, revision: str, backend: Backend | None) -> None:
         if self._backends.get(revision) != backend:
             _put(self._backends, revision, backend)
-            # Pods of a revision that no route leads to concern nobody.
-            self.is_dirty = self.is_dirty or self._uses.get(revision, 0) > 0
+            # Pods of a revision that no request goes to concern nobody.
+            self.is_dirty = self.is_dirty or self.is_routed(revision) or revision in self._left
+        if backend is None:
+            self.release(revision)
+
+    def release(self, revision: str) -> None:
+        """No request is on its way to that revision any more, unless a route leads to it."""
+        if revision in self._left:
+            self._left.discard(revision)
+            self.is_dirty = True
+
+    def is_left(self, revision: str) -> bool:
+        """Whether routes led to this revision and it has not been released since."""
+        return revision in self._left
 
     def is_routed(self, revision: str) -> bool:
         """Whether the table as decided, or as last confirmed by the router, leads to this revision."""
@@ -100,7 +114,8 @@ class RouteBook:
     def snapshot(self) -> tuple[RouteTable, Published]:
         """The table to publish, with what to `confirm` once the router runs it."""
         self.is_dirty = False
-        table = assemble(self._config, self._routes, self._aliases, self._backends)
+        kept = self._left.union(self._uses)
+        table = assemble(self._config, self._routes, self._aliases, self._backends, kept)
         return table, Published(dict(self._routes), dict(self._aliases))
 
     def confirm(self, published: Published) -> Confirmation:
@@ -112,10 +127,10 @@ class RouteBook:
             self._count(published.routes.get(name), 1)
             self._count(before.routes.get(name), -1)
             left |= _revisions(before.routes.get(name)) - _revisions(published.routes.get(name))
+        unrouted = frozenset(revision for revision in left if not self.is_routed(revision))
+        self._left |= unrouted & self._backends.keys()
         return Confirmation(
-            routes=routes,
-            aliases=_changed(before.aliases, published.aliases),
-            revisions=frozenset(revision for revision in left if not self.is_routed(revision)),
+            routes=routes, aliases=_changed(before.aliases, published.aliases), revisions=unrouted
         )
 
     def _count(self, traffic: Traffic | None, by: int) -> None:
@@ -132,8 +147,12 @@ def assemble(
     routes: Mapping[Name, Traffic],
     aliases: Mapping[Name, str],
     backends: Mapping[str, Backend],
+    kept: Iterable[str] = (),
 ) -> RouteTable:
-    """The whole table. A name is taken once: first by a Knative Service, then by an alias, then by a tag."""
+    """The whole table. A name is taken once: first by a Knative Service, then by an alias, then by a tag.
+
+    Of the revisions in `kept` those that are there are in it, whether a route leads to them or not.
+    """
     entries: dict[Name, RouteEntry] = {}
     for (namespace, name), traffic in sorted(routes.items()):
         entries[namespace, name] = _entry(config, namespace, name, traffic.splits)
@@ -147,6 +166,7 @@ def assemble(
             if (namespace, tagged) not in entries:
                 entries[namespace, tagged] = _entry(config, namespace, tagged, (Split(revision, 100),))
     used = {split.revision for entry in entries.values() for split in entry.splits}
+    used.update(revision for revision in kept if revision in backends)
     return RouteTable(
         routes=tuple(entries[name] for name in sorted(entries)),
         backends=tuple(backends.get(revision) or _empty(revision) for revision in sorted(used)),

@@ -63,8 +63,10 @@ class World:
         config: ControllersConfig,
         token: Callable[[], str],
         autoscaler: Autoscaler,
+        is_waited_for: Callable[[str], bool],
     ) -> None:
         self.autoscaler = autoscaler
+        self.is_waited_for = is_waited_for
         self.record = record
         self.config = config
         self.token = token

@@ -41,6 +41,7 @@ if sys.version_info < (3, 11):
 
 _LOG = logging.getLogger(__name__)
 _POD_GRACE_S = 10.0
+_FIRST_TABLE_S = 10.0
 Announce = Callable[[dict[str, Any]], None]
 Run = Callable[..., Coroutine[Any, Any, None]]
 
@@ -97,9 +98,14 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
     activator = Activator(ActivatorConfig(), on_wait=autoscaling.waited_for)
     autoscaling.activator = activator
 
+    description: dict[str, Any] = {}
+
     def envoy_started(pid: int) -> None:
         supervisor.guard(pid)
         activator.ingress_started()
+        if description:
+            description["processes"]["envoy"] = pid
+            _describe(directory, description)
 
     supervisor = _supervisor(config, directory, state, router, discover(folders))
     api = ApiServer(
@@ -130,9 +136,14 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
         autoscaling,
         ControllersConfig(ingress_url, config.domain),
         clock,
+        is_waited_for=lambda revision: revision in activator.held(),
     )
     autoscaling.wake = controllers.wake
     await stack.enter_async_context(_running(_without_status(controllers.run), "controllers"))
+    # Whoever is told that the machine is up finds what it served before. A table that the router refuses must not keep
+    # the machine from coming up, since it is by the API that one mends it.
+    with anyio.move_on_after(_FIRST_TABLE_S):
+        await controllers.has_routed()
     await stack.enter_async_context(_running(_without_status(autoscaling.run), "autoscaler"))
 
     async def follow_config() -> None:
@@ -140,21 +151,31 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
 
     await stack.enter_async_context(_running(_without_status(follow_config), "config-autoscaler"))
     await stack.enter_async_context(_running(api.run, "apiserver"))
+    description.update(_description(directory, router, api, supervisor.guardian_pid))
+    return description
+
+
+def _description(
+    directory: DataDir, router: Router, api: ApiServer, guardian_pid: int | None
+) -> dict[str, Any]:
+    """What the machine says of itself, which is up."""
+    processes = {"machine": os.getpid(), "envoy": router.pid, "guardian": guardian_pid}
     return {
         "pid": os.getpid(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "data_dir": str(directory.root),
         "kubeconfig": str(directory.kubeconfig),
         "ports": {"ingress": router.real_port, "api": api.port},
-        "urls": {"ingress": ingress_url, "api": api.url},
-        "processes": {
-            name: pid
-            for name, pid in (
-                ("machine", os.getpid()), ("envoy", router.pid), ("guardian", supervisor.guardian_pid),
-            )
-            if pid is not None
-        },
-    }  # fmt: skip
+        "urls": {"ingress": f"http://127.0.0.1:{router.real_port}", "api": api.url},
+        "processes": {name: pid for name, pid in processes.items() if pid is not None},
+    }
+
+
+def _describe(directory: DataDir, description: dict[str, Any]) -> None:
+    try:
+        directory.describe(description)
+    except OSError as error:
+        _LOG.warning("%s is out of date, the machine goes on: %s", directory.description, error)
 
 
 def _siblings(state: State, revision: str) -> list[str]:

@@ -207,7 +207,8 @@ def _ejection(config: RouterConfig) -> Resource:
     """Who fails to take one connection is left out at once.
 
     A dead pod has the fewest requests in flight, so until the table is without it most choices would fall on it.
-    What a model answers is no reason, and never is more than half of the pods out.
+    What a model answers is no reason. All pods may be out at a time: then the activator is asked, who is told of a
+    death before Envoy is.
     """
     return {
         "split_external_local_origin_errors": True,
@@ -217,7 +218,7 @@ def _ejection(config: RouterConfig) -> Resource:
         "enforcing_consecutive_5xx": 0,
         "enforcing_consecutive_gateway_failure": 0,
         "enforcing_success_rate": 0,
-        "max_ejection_percent": 50,
+        "max_ejection_percent": 100,
         "base_ejection_time": seconds(config.ejection_s),
         "max_ejection_time": seconds(config.ejection_s),
         "interval": seconds(config.ejection_check_interval_s),

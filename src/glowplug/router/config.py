@@ -40,8 +40,10 @@ class RouterConfig:
     # server, ends an idle connection: a request that meets a closing one cannot be retried safely.
     upstream_idle_timeout_s: float = 3.0
     # A request that a dead pod did not take goes to another one. With the back-off between them the last try is
-    # some 75 ms after the first: by then Envoy's threads all know that the pod is out.
+    # some 0.3 s after the first: by then also a machine under load has taken the pod out, and the request waits.
     max_retries: int = 5
+    # A revision's clusters stay for so long after its last route: longer than a request is between two tries.
+    cluster_linger_s: float = 1.0
     # A pod that takes no connection gets no requests for so long, unless it is restarted before.
     ejection_s: float = 1.0
     ejection_check_interval_s: float = 5.0

@@ -30,6 +30,7 @@ from glowplug.router.layout import Layout
 from glowplug.router.ports import ReservedPort
 from glowplug.router.process import envoy_binary, envoy_command
 from glowplug.router.update import Leaver
+from glowplug.router.xds import Snapshot
 from glowplug.spec.routes import RouteTable
 
 _log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ class Router:
         self._refused = -1
         # Leaving hosts whose queue is empty: the next update is without them.
         self._released: frozenset[Leaver] = frozenset()
+        # Clusters that linger, and since when.
+        self._lingering: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -219,7 +222,9 @@ class Router:
 
     async def _bring(self, feed: Feed, layout: Layout) -> None:
         wanted = self._wanted
-        desired = update.with_leavers(self._snapshot(layout), feed.applied, self._released)
+        desired = update.with_leavers(
+            self._with_lingering(self._snapshot(layout), feed.applied), feed.applied, self._released
+        )
         for state in update.steps(feed.applied, desired):
             outcome = await feed.push(state)
             self._notify()
@@ -233,6 +238,15 @@ class Router:
         self._settled = wanted
         self._released &= update.leavers(feed.applied)
         self._notify()
+
+    def _with_lingering(self, desired: Snapshot, applied: Snapshot) -> Snapshot:
+        now, linger_s = time.monotonic(), self._config.cluster_linger_s
+        gone = applied.clusters.keys() - desired.clusters.keys()
+        self._lingering = {cluster: self._lingering.get(cluster, now) for cluster in gone}
+        expired = {cluster for cluster, since in self._lingering.items() if now - since >= linger_s}
+        if len(expired) < len(gone):
+            asyncio.get_running_loop().call_later(linger_s, self._wake.set)
+        return update.with_lingering(desired, applied, expired)
 
     async def _release(self, feed: Feed, layout: Layout) -> None:
         """Lets leaving hosts go when nothing waits for them any more, until cancelled."""

@@ -112,7 +112,7 @@ def _retry_policy(max_retries: int) -> Resource:
         ],
         # Of two pods, one of them dead and idle, a choice is the other one in 1 of 32 cases, see `clusters`.
         "host_selection_retry_max_attempts": "100",
-        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
+        "retry_back_off": {"base_interval": "0.020s", "max_interval": "0.250s"},
     }
 
 

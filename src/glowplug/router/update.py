@@ -8,6 +8,8 @@ What is new comes before what leads to it, and what is old goes after nothing le
 
 Each step is whole, and the next one is taken when Envoy has accepted it.
 
+A cluster without a route lingers a moment, for requests that are between two tries.
+
 Where a pod takes a limited number of requests at a time, others wait for it inside Envoy, in a queue that is the
 pod's own. Such a pod does not go with the table that no longer has it: it stays, *leaving*, until its queue is empty.
 """
@@ -68,6 +70,25 @@ def with_leavers(desired: Snapshot, applied: Snapshot, released: Collection[Leav
         # As it was: Envoy would replace a cluster that differs, and its queues with it.
         clusters={**desired.clusters, **kept},
         endpoints={**desired.endpoints, **leaving},
+    )
+
+
+def with_lingering(desired: Snapshot, applied: Snapshot, expired: Collection[str]) -> Snapshot:
+    """`desired`, plus the clusters that only `applied` has, without hosts, except those `expired`.
+
+    A request keeps its route from one try to the next. Where its cluster is gone by then it fails; from a cluster
+    without hosts it goes on to the activator.
+    """
+    kept = applied.clusters.keys() - desired.clusters.keys() - set(expired)
+    return replace(
+        desired,
+        clusters={**desired.clusters, **{name: applied.clusters[name] for name in kept}},
+        endpoints={
+            **desired.endpoints,
+            **{
+                name: replace(applied.endpoints[name], hosts=()) for name in kept if name in applied.endpoints
+            },
+        },
     )
 
 

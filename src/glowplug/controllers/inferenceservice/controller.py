@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from glowplug.errors import Invalid, Problem
 from glowplug.spec import inferenceservice, kinds, knativeservice
+from glowplug.spec.autoscaling_validation import NOT_BY_CLUSTER
 
 from .. import addresses, conditions
 from ..keys import BY_OWNER, BY_REVISION
@@ -29,6 +30,7 @@ from .annotations import DISABLE_AUTO_UPDATE, MANAGED, is_stopped
 from .component import PREDICTOR, TRANSFORMER, Component, make_knative_service
 from .modelstatus import model_status, rejected
 from .predictor import build_predictor, predictor_name
+from .removal import hold, reconcile_deleted, take_down
 from .runtimes import Rejection
 from .status import (
     RECONCILE_FAILED,
@@ -46,7 +48,10 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     isvc = world.get(kinds.INFERENCE_SERVICE, namespace, name)
     if isvc is None or is_deleting(isvc):
         world.book.set_alias(namespace, name, None)
+        if isvc is not None:
+            reconcile_deleted(world, isvc)
         return
+    isvc = hold(world, isvc)
     wanted = inferenceservice.default(isvc)
     has_transformer = at(wanted, "spec", "transformer") is not None
     if is_stopped(isvc):
@@ -74,8 +79,7 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
 
 def _stop(world: World, isvc: Object, has_transformer: bool, now: float) -> None:
     types = [PREDICTOR, TRANSFORMER] if has_transformer else [PREDICTOR]
-    for service in world.owned(kinds.KNATIVE_SERVICE, BY_OWNER, isvc):
-        world.delete(kinds.KNATIVE_SERVICE, service)
+    take_down(world, isvc)
     world.book.set_alias(namespace_of(isvc), name_of(isvc), None)
     status = stopped_status(isvc, types, now)
     world.update_status(kinds.INFERENCE_SERVICE, isvc, status)
@@ -117,7 +121,8 @@ def _reconcile_component(world: World, isvc: Object, wanted: Object, type: str) 
 
 def _build(world: World, wanted: Object, type: str) -> Component | Rejection:
     # Whoever wrote it past the API server's admission has not been told yet.
-    problems = inferenceservice.validate(wanted)
+    # What a cluster's settings may lift was looked at there.
+    problems = [p for p in inferenceservice.validate(wanted) if NOT_BY_CLUSTER not in p.field]
     if problems:
         return Rejection("InvalidPredictorSpec", _joined(problems))
     if type == TRANSFORMER:
@@ -151,7 +156,7 @@ def _ensure(world: World, existing: Object | None, wanted: Object) -> Object:
 
 def _check(service: Object, old: Object | None) -> None:
     # KServe accepts what Knative then refuses; in a cluster it is Knative's webhook that says so.
-    problems = knativeservice.validate_service(service, old)
+    problems = [p for p in knativeservice.validate_service(service, old) if NOT_BY_CLUSTER not in p.field]
     if problems:
         raise Invalid(f"validation failed: {_joined(problems)}", causes=problems)
 

@@ -42,6 +42,8 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
         return
     pods = world.owned(kinds.POD, BY_REVISION, revision)
     is_reachable = _is_reachable(world, revision, now)
+    if not is_reachable:
+        world.book.release(f"{namespace}/{name}")
     autoscaler = _ensure_autoscaler(world, revision, is_reachable)
     bounds = world.autoscaler.bounds(annotations_of(revision))
     phase = scaling.phase_of(revision, autoscaler, world.config.progress_deadline_s, world.started_at, now)
@@ -64,7 +66,7 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
         message = "Revision becomes ready upon all resources being ready"
         world.record(revision, "Normal", "RevisionReady", message)
     world.book.set_backend(f"{namespace}/{name}", make_backend(revision, pods, scale.is_held))
-    _look_again(world, revision, phase, now)
+    _look_again(world, revision, phase, is_reachable, now)
     if scale.again_at is not None:
         world.queue.add_at(Key(kinds.REVISION, namespace, name), scale.again_at)
 
@@ -86,9 +88,11 @@ def _standing(revision: Object, autoscaler: Object, ready: int) -> Standing:
 def _is_reachable(world: World, revision: Object, now: float) -> bool:
     if routing_state(revision) != RESERVE:
         return True
-    if world.book.is_routed(f"{namespace_of(revision)}/{name_of(revision)}"):
+    name = f"{namespace_of(revision)}/{name_of(revision)}"
+    if world.book.is_routed(name) or now < _retired_at(world, revision):
         return True
-    return now < _retired_at(world, revision)
+    # Who waits for it came before the routes changed. One that fails would keep them for nothing.
+    return world.book.is_left(name) and world.is_waited_for(name) and not conditions.is_false(revision)
 
 
 def _retired_at(world: World, revision: Object) -> float:
@@ -144,9 +148,10 @@ def _autoscaler_status(
     return status
 
 
-def _look_again(world: World, revision: Object, phase: Phase, now: float) -> None:
+def _look_again(world: World, revision: Object, phase: Phase, is_reachable: bool, now: float) -> None:
     key = Key(kinds.REVISION, namespace_of(revision), name_of(revision))
     if phase.deadline is not None and not phase.has_failed:
         world.queue.add_at(key, phase.deadline)
-    if routing_state(revision) == RESERVE and now < _retired_at(world, revision):
-        world.queue.add_at(key, _retired_at(world, revision))
+    if routing_state(revision) == RESERVE and is_reachable:
+        retired_at = _retired_at(world, revision)
+        world.queue.add_at(key, retired_at if now < retired_at else now + world.config.retire_poll_s)
