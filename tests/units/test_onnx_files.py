@@ -42,6 +42,10 @@ def refused(place: Path) -> GlowplugError:
 def test_folders_that_are_not_one_model(tmp_path: Path) -> None:
     assert "does not exist" in refused(tmp_path / "nowhere").message
     assert "holds no model file (.onnx); it holds nothing" in refused(tmp_path).message
+    for name in ("reg", "clf", ".git"):
+        (tmp_path / name).mkdir()
+    assert "it holds the folders clf, reg" in refused(tmp_path).message
+    assert refused(tmp_path).hint == "storageUri names one model's folder"
     (tmp_path / "model.pt").write_bytes(b"x")
     assert "it holds model.pt" in refused(tmp_path).message
     (tmp_path / "a.onnx").touch()

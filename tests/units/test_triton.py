@@ -383,7 +383,7 @@ def test_build_from_a_registered_version(models: Path, tmp_path: Path) -> None:
     words = ["triton", "build", "models:/fraud@champion", "--out", str(out), "--registry", config.uri]
     ran = CliRunner().invoke(app, words)
     assert ran.exit_code == 0, ran.output
-    assert "glowplug triton tune" in ran.output
+    assert "backend fil runs in Triton's image only" in ran.output and "modelFormat: triton" in ran.output
     message = repository.read_config(out / "fraud") or {}
     assert (message["backend"], message["output"][0]["dims"]) == (["fil"], [2])
     assert (out / "fraud" / "1" / "xgboost.ubj").read_bytes() == (models / "half.ubj").read_bytes()
@@ -432,6 +432,37 @@ def test_a_broken_model_ends_the_pod_with_the_reason(models: Path, tmp_path: Pat
     assert server.process.wait(DEADLINE_S) == 1
     assert "is no whole JSON or UBJSON model of XGBoost" in server.text()
     assert "Traceback" not in server.text()
+
+
+def test_models_that_cannot_be_loaded_are_named_last(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "repository"
+    ran = glowplug("triton", "build", str(models / "sum.ubj"), "--out", str(out), "--kind", "cpu")
+    assert "for this computer: --backend python" in ran.stderr and "triton tune" not in ran.stderr
+    server = TritonUnit(tmp_path / "pod", out)
+    assert server.process.wait(DEADLINE_S) == 1
+    reason, hint = server.text().splitlines()[-2:]
+    assert reason.startswith("model 'sum' version 1: UNAVAILABLE") and "backend 'fil'" in reason
+    assert "--backend python" in hint
+    ran = glowplug("triton", "tune", str(out), "--slo-p99-ms", "9", "--out", str(tmp_path), check=False)
+    assert ran.returncode == 1 and reason in ran.stderr
+
+
+@pytest.mark.parametrize("is_repository", [True, False])
+def test_paths_with_blanks_are_served(models: Path, slow: Path, tmp_path: Path, is_repository: bool) -> None:
+    """Both the model's folder and the pod's own."""
+    folder = tmp_path / "with blanks"
+    if is_repository:
+        shutil.copytree(slow, folder)
+    else:
+        folder.mkdir()
+        shutil.copy(models / "sum.ubj", folder / "model.ubj")
+    server = TritonUnit(tmp_path / "a pod", folder).wait_until_ready()
+    if is_repository:
+        assert output(post(server, "slow", "a", [[2.0]]), "b")[0, 0] == 4
+    else:
+        found = output(post(server, "m", "input__0", ROWS), "output__0")
+        np.testing.assert_allclose(found[:, 0], np.load(models / "sum.npy"), rtol=1e-5)
+    assert server.stop() == 0
 
 
 def test_the_manifests_agree_with_the_unit() -> None:

@@ -74,13 +74,21 @@ class WaitingRoom:
             self._stopped_waiting(ticket.revision, now)
 
     def finished(self, ticket_id: str, now: float) -> list[Outcome]:
-        """A request is over, whatever came of it; of those that were not let go, nothing is to be done."""
+        """A request is over, whatever came of it."""
         flight = self._flights.pop(ticket_id, None)
         if flight is None:
+            # Its client went while it waited: Envoy tells of the end before it takes the question back.
+            self._leave_any(ticket_id, now)
             return []
         self._meter(flight.revision, now).end(now)
         throttler = self._throttlers.get(flight.revision)
         return [] if throttler is None else list(self._went(throttler.finished(flight.pod)))
+
+    def _leave_any(self, ticket_id: str, now: float) -> None:
+        for revision, throttler in self._throttlers.items():
+            if throttler.leave(ticket_id) is not None:
+                self._stopped_waiting(revision, now)
+                return
 
     def forget_in_flight(self, now: float) -> list[Outcome]:
         """The ingress has started anew: nothing that was let go is in flight any more."""

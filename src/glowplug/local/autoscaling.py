@@ -156,7 +156,7 @@ class Autoscaling:
 
     async def run(self) -> None:
         """Measures and decides until cancelled."""
-        second = int(self._clock())
+        second = ticked_at = int(self._clock())
         while True:
             second = max(second + 1, int(self._clock()))
             await asyncio.sleep(max(second - self._clock(), 0.0))
@@ -165,14 +165,17 @@ class Autoscaling:
                 continue
             try:
                 reports = await self._measure()
-                self._is_measured = True
             except (OSError, TimeoutError) as error:
+                if self._is_measured:
+                    _log.warning("the ingress cannot be measured, scales stay as they are: %s", error)
                 self._is_measured = False
-                _log.warning("the ingress cannot be measured, scales stay as they are: %s", error)
                 continue
+            self._is_measured = True
             now_ns = _ns(self._clock())
             self.engine.record(reports, now_ns)
-            if second % TICK_S == 0:
+            # A reading may have taken longer than a second.
+            if second - ticked_at >= TICK_S:
+                ticked_at = second
                 self.engine.tick(now_ns)
 
     async def _measure(self) -> dict[str, Report]:

@@ -5,7 +5,7 @@ nothing but import; settings come from `ServerConfig`, resolved once by the unit
 """
 
 from glowplug.errors import InferenceError
-from glowplug.serving.config import PredictorConfig, ServerConfig, arguments
+from glowplug.serving.config import Parser, PredictorConfig, ServerConfig, arguments
 from glowplug.serving.context import request_headers
 from glowplug.serving.model import Model, TensorSpec
 from glowplug.serving.predictor_client import PredictorClient
@@ -17,6 +17,7 @@ __all__ = [
     "InferResponse",
     "InferenceError",
     "Model",
+    "Parser",
     "PredictorClient",
     "PredictorConfig",
     "Server",

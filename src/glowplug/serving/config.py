@@ -6,10 +6,12 @@ The flags are KServe's, so that the args of its runtimes work.
 from __future__ import annotations
 
 import argparse
+import difflib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from glowplug.errors import ConfigError
 from glowplug.wire.cloudevents import ResponsePolicy
@@ -74,7 +76,7 @@ class ServerConfig:
     @classmethod
     def from_args(cls, argv: Sequence[str], env: Mapping[str, str]) -> ServerConfig:
         """From a command line without flags of the unit's own. Wrong flags end the process with code 2."""
-        return cls.from_options(argparse.ArgumentParser(parents=[arguments()]).parse_args(argv), env)
+        return cls.from_options(Parser(parents=[arguments()]).parse_args(argv), env)
 
     @classmethod
     def from_options(cls, options: argparse.Namespace, env: Mapping[str, str]) -> ServerConfig:
@@ -111,6 +113,27 @@ class ServerConfig:
                 max_message_bytes=max(options.max_body_bytes, PredictorConfig.max_message_bytes),
             ),
         )
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser for a unit: what is wrong is one line with the flag that was meant, and the exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            message += self._meant(message)
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def _meant(self, message: str) -> str:
+        known = [
+            option
+            for action in self._actions
+            if action.help != argparse.SUPPRESS
+            for option in action.option_strings
+        ]
+        for word in re.findall(r"--[^\s=]+", message):
+            if close := difflib.get_close_matches(word, known, n=1):
+                return f"; did you mean {close[0]}?"
+        return ""
 
 
 def arguments() -> argparse.ArgumentParser:

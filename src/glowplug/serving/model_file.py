@@ -18,7 +18,9 @@ def find_model_file(place: Path, is_model: Callable[[str], bool], *, suffixes: s
     if place.is_file():
         return place
     try:
-        names = sorted(entry.name for entry in place.iterdir() if entry.is_file())
+        entries = sorted(place.iterdir())
+        names = [entry.name for entry in entries if entry.is_file()]
+        folders = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     except FileNotFoundError as error:
         raise StorageError(
             f"the model folder {place} does not exist",
@@ -34,7 +36,10 @@ def find_model_file(place: Path, is_model: Callable[[str], bool], *, suffixes: s
             f"{place} holds {len(models)} model files: {_listed(models)}; expected exactly one",
             hint="point storageUri at a folder of one model",
         )
-    raise StorageError(f"{place} holds no model file ({suffixes}); it holds {_listed(names)}", hint=hint)
+    there = _listed(names)
+    if folders and not names:
+        there, hint = f"the folders {_listed(folders)}", "storageUri names one model's folder"
+    raise StorageError(f"{place} holds no model file ({suffixes}); it holds {there}", hint=hint)
 
 
 def _listed(names: list[str]) -> str:

@@ -46,6 +46,8 @@ def build(
     `said` are problems that were found before; all problems are raised together, as one ConfigError, and nothing is
     written then. Raises StorageError where files are missing or no models.
     """
+    if any(character.isspace() for character in options.name):
+        said = (*said, f"--name {options.name!r}: a model's name has no blanks")
     problems = list(said)
     source = find_source(place)
     chosen = layout(source.kind, source.file, options.backend)

@@ -16,6 +16,7 @@ HOME_VARIABLE = "GLOWPLUG_TRITON_HOME"
 DEFAULT_HOME = "~/.cache/glowplug/triton"
 # Where Triton's images have it, not on PATH in all of them.
 IMAGE_BINARY = Path("/opt/tritonserver/bin/tritonserver")
+IMAGE_BACKENDS = Path("/opt/tritonserver/backends")
 MARKER = "installed.json"
 
 
@@ -42,6 +43,12 @@ class Installed:
     triton: Triton
     packages: tuple[str, ...]
     python: str
+
+
+def backends_of(triton: Triton) -> frozenset[str]:
+    """The names of the backends that a Triton has."""
+    folder = Path(triton.backends) if triton.backends else IMAGE_BACKENDS
+    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
 def home_of(env: Mapping[str, str]) -> Path:

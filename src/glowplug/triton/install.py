@@ -22,6 +22,7 @@ from pathlib import Path
 
 from glowplug.errors import ConfigError, GlowplugError
 from glowplug.triton.home import Installed, Triton, read_marker, write_marker
+from glowplug.triton.refusals import refuse_blanks
 
 _WHEELS = ("nvidia-pytriton==0.7.0", "tritonclient==2.46.0")  # without their dependencies
 _PACKAGES = ("numpy<2", "onnxruntime", "xgboost-cpu")
@@ -58,6 +59,7 @@ def install(home: Path, packages: Sequence[str] = (), say: Say = lambda text: No
     """
     if why := unsupported():
         raise ConfigError(why, hint="on a cluster the unit's image has a Triton")
+    refuse_blanks(Path(os.path.abspath(home)), "$GLOWPLUG_TRITON_HOME names another")
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
         found = read_marker(home)

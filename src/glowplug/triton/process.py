@@ -15,22 +15,35 @@ from pathlib import Path
 
 from glowplug.errors import GlowplugError
 from glowplug.triton.home import Triton
+from glowplug.triton.refusals import refuse_blanks, refused_models
 from glowplug.triton.server import ServerConfig, command, environment
 
 HOST = "127.0.0.1"
-_START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 180.0
 _STOP_TIMEOUT_S = 40.0
+# For one that has served nothing yet.
+_GIVE_UP_TIMEOUT_S = 5.0
 _LAST_LINES = 20
 
 
 @contextmanager
 def running(
-    triton: Triton, repository: Path, model: str, env: Mapping[str, str], *, is_completed: bool = True
+    triton: Triton,
+    repository: Path,
+    model: str,
+    env: Mapping[str, str],
+    *,
+    is_completed: bool = True,
+    timeout_s: float = START_TIMEOUT_S,
 ) -> Iterator[ServerConfig]:
     """The ready server's configuration; it serves the one model, and loads on request.
 
-    Raises GlowplugError with its last lines where it does not become ready.
+    Raises GlowplugError where it is not ready within `timeout_s`: with the reasons of models that it could not load,
+    else its last lines. ConfigError for paths that would let it hang.
     """
+    refuse_blanks(repository)
+    if triton.backends:
+        refuse_blanks(Path(triton.backends))
     http, grpc, metrics = free_ports(3)
     config = ServerConfig(
         str(repository), HOST, http, grpc, metrics,
@@ -41,23 +54,28 @@ def running(
             command(triton, config), stdout=log, stderr=subprocess.STDOUT, env=environment(triton, env)
         )
         try:
-            _wait_ready(process, f"http://{HOST}:{http}/v2/health/ready")
+            _wait_ready(process, f"http://{HOST}:{http}/v2/health/ready", timeout_s)
         except GlowplugError as error:
-            stop(process)
+            stop(process, _GIVE_UP_TIMEOUT_S)
             log.seek(0)
-            lines = log.read().decode("utf-8", "replace").splitlines()[-_LAST_LINES:]
-            raise GlowplugError("\n".join([error.message, *lines]), hint=error.hint) from None
+            lines = log.read().decode("utf-8", "replace").splitlines()
+            table = refused_models(lines)
+            said = table.refused or lines[-_LAST_LINES:]
+            raise GlowplugError("\n".join([error.message, *said]), hint=table.hint or error.hint) from None
+        except BaseException:
+            stop(process, _GIVE_UP_TIMEOUT_S)
+            raise
         try:
             yield config
         finally:
             stop(process)
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes], timeout_s: float = _STOP_TIMEOUT_S) -> None:
     """SIGTERM, and SIGKILL where that does not end it."""
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(_STOP_TIMEOUT_S)
+        process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -75,9 +93,9 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def _wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
+def _wait_ready(process: subprocess.Popen[bytes], url: str, timeout_s: float) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + _START_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while process.poll() is None:
         try:
             with opener.open(url, timeout=2):
@@ -85,5 +103,7 @@ def _wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.05)
         if time.monotonic() > deadline:
-            raise GlowplugError(f"tritonserver is not ready after {_START_TIMEOUT_S:.0f} s:")
+            raise GlowplugError(
+                f"tritonserver is not ready after {timeout_s:g} s:", hint="a longer --budget-s"
+            )
     raise GlowplugError(f"tritonserver ended with code {process.returncode}:")

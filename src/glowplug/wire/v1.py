@@ -40,6 +40,8 @@ def decode_request(
 ) -> InferRequest:
     """A V1 request as a V2 one. `declared` are the model's inputs. Raises InferenceError (400)."""
     payload = payload_of(document)
+    if _is_v2(payload):
+        raise InferenceError(f"this is a V2 body: POST it to /v2/models/{model_name}/infer")
     if type(payload) is list and payload and type(payload[0]) is dict and not _is_binary(payload[0]):
         payload = _columns(payload)
     specs = {spec.name: spec for spec in declared}
@@ -87,6 +89,18 @@ def decode_response(document: Any, *, model_name: str) -> InferResponse:
     columns = predictions if type(predictions) is dict else {"predictions": predictions}
     outputs = tuple(_tensor(name, column, None, True) for name, column in columns.items())
     return InferResponse(model_name, outputs)
+
+
+def _is_v2(payload: Any) -> bool:
+    """Whether rows are V2's tensors: {"name": "x", "datatype": "FP32", "shape": [1], ...}."""
+    if type(payload) is not list or not payload or type(payload[0]) is not dict:
+        return False
+    first = payload[0]
+    return (
+        type(first.get("name")) is str
+        and type(first.get("shape")) is list
+        and first.get("datatype") in DATATYPES
+    )
 
 
 def _columns(rows: list[Any]) -> dict[str, list[Any]]:

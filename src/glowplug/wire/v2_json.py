@@ -70,6 +70,11 @@ def decode_request_document(
 ) -> InferRequest:
     """A V2 request from parsed JSON and the bytes after it. Raises InferenceError (400)."""
     document = _object(document, "the request")
+    if "inputs" not in document and "instances" in document:
+        raise InferenceError(
+            "'inputs' is missing, expected an array of tensors "
+            f"(this is a V1 body: POST it to /v1/models/{model_name}:predict)"
+        )
     inputs = _decode_tensors(document, "inputs", tail, accepts_missing=accepts_missing)
     asked = document.get("outputs")
     outputs: tuple[RequestedOutput, ...] = ()

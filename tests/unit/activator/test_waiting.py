@@ -88,6 +88,13 @@ class Waiting(RuleBasedStateMachine):
         self.took(self.room.finished(ticket_id, self.now))
         self.took(self.room.finished(ticket_id, self.now))
 
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def end_while_waiting(self, data: st.DataObject) -> None:
+        ticket = self.open.pop(data.draw(st.sampled_from(sorted(self.open))))
+        self.took(self.room.finished(ticket.id, self.now))
+        self.room.leave(ticket, self.now)
+
     @rule(seconds=st.integers(1, 5))
     def pass_time(self, seconds: int) -> None:
         for revision, count in self.in_progress().items():

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glowplug.errors import GlowplugError
-from glowplug.serving import ServerConfig, arguments, serve
+from glowplug.serving import Parser, ServerConfig, arguments, serve
 from glowplug.serving.threads import available_cpus, thread_count
 from glowplug_huggingface.backend import exported
 from glowplug_huggingface.cache import MODEL
@@ -65,7 +65,7 @@ def _export(config: ServerConfig, texts: TextConfig) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     default = TextConfig()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m glowplug_huggingface",
         description="Serves a Hugging Face model for text: sequence classification or embeddings.",
         parents=[arguments()],

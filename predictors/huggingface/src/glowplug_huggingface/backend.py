@@ -34,7 +34,8 @@ async def open_backend(folder: ModelFolder, config: TextConfig) -> Backend:
         # int8 was asked for, and torch is not that.
         if config.backend != AUTO or config.dtype != TextConfig.dtype:
             raise
-        log.warning("served by eager torch, not by onnxruntime: %s", error.message)
+        hint = f" (hint: {error.hint})" if error.hint else ""
+        log.warning("served by eager torch, not by onnxruntime: %s%s", error.message, hint)
         try:
             return TorchBackend(folder, config.threads)
         except GlowplugError as second:

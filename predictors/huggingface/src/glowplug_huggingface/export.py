@@ -7,6 +7,7 @@ The export is kept only if onnxruntime computes from it what eager torch does (`
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import logging
@@ -93,7 +94,8 @@ def write(eager: TorchBackend, path: Path, max_length: int) -> None:
             )
     except Exception as error:  # torch's exporter documents none
         text = (str(error).strip().splitlines() or [""])[0][:300]
-        raise StorageError(f"torch cannot export it: {type(error).__name__}: {text}") from error
+        hint = "pip install onnx" if importlib.util.find_spec("onnx") is None else ""
+        raise StorageError(f"torch cannot export it: {type(error).__name__}: {text}", hint=hint) from error
 
 
 def example(length: int) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from glowplug.errors import GlowplugError
-from glowplug.serving import ServerConfig, arguments, serve
+from glowplug.serving import Parser, ServerConfig, arguments, serve
 from glowplug.serving.threads import available_cpus, thread_count
 from glowplug_onnx.int8 import cache_folder
 from glowplug_onnx.model import MAX_BATCH_SIZE, OnnxModel
@@ -16,7 +15,7 @@ from glowplug_onnx.model import MAX_BATCH_SIZE, OnnxModel
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves the model until a signal; the exit code of the process."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m glowplug_onnx", description="Serves an ONNX model.", parents=[arguments()]
     )
     parser.add_argument(

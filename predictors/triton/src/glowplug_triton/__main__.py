@@ -1,6 +1,6 @@
-"""The command line of the unit: KServe's flags become tritonserver's, and this process becomes tritonserver.
+"""The command line of the unit: KServe's flags become tritonserver's, which then runs as a child of this process.
 
-Signals, the exit code and the output are then Triton's own: SIGTERM lets requests in flight finish.
+Signals, the exit code and the output are Triton's own: SIGTERM lets requests in flight finish.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from glowplug.errors import GlowplugError
-from glowplug.triton.home import Triton, find_triton
+from glowplug.triton.home import Triton, backends_of, find_triton
+from glowplug.triton.refusals import refuse_blanks
 from glowplug.triton.server import MODES, ServerConfig, command, environment
-from glowplug_triton.folder import needs_completion, repository_of
+from glowplug_triton.child import run
+from glowplug_triton.folder import needs_completion, repository_of, without_blanks
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # One of these is there where a container was given a GPU.
 _GPU_FILES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"))
-_IMAGE_BACKENDS = Path("/opt/tritonserver/backends")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Ports:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Becomes tritonserver; returns an exit code only where that is not possible."""
+    """Runs tritonserver until it ends; the exit code of the process."""
     parser = _parser()
     options, extra = parser.parse_known_args(argv)
     if any(not word.startswith("--") for word in extra):
@@ -48,15 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 1
-    return _become(words, environment(triton, os.environ))
-
-
-def _become(words: list[str], env: dict[str, str]) -> NoReturn:
-    os.execve(words[0], words, env)
+    return run(words, environment(triton, os.environ))
 
 
 def _prepare(triton: Triton, options: argparse.Namespace, extra: tuple[str, ...]) -> list[str]:
     """The command line of tritonserver, its repository being in place. Raises GlowplugError."""
+    if triton.backends:
+        refuse_blanks(
+            Path(triton.backends), "move it by `glowplug triton install` with $GLOWPLUG_TRITON_HOME"
+        )
     has_gpu = any(path.exists() for path in _GPU_FILES)
     host = os.environ.get("HOST") or "0.0.0.0"
     ports = choose_ports(options, os.environ, host)
@@ -69,7 +69,7 @@ def _prepare(triton: Triton, options: argparse.Namespace, extra: tuple[str, ...]
         file=sys.stderr, flush=True,
     )  # fmt: skip
     config = ServerConfig(
-        str(repository), host, ports.http, ports.grpc, ports.metrics,
+        str(without_blanks(repository)), host, ports.http, ports.grpc, ports.metrics,
         mode=options.model_control_mode, poll_s=options.repository_poll_s,
         exit_timeout_s=options.drain_timeout_s, has_gpu=has_gpu,
         is_completed=needs_completion(repository), extra=extra,
@@ -105,12 +105,6 @@ def _parser() -> argparse.ArgumentParser:
         help="for requests in flight, on SIGTERM (default: %(default)s)",
     )
     return parser
-
-
-def backends_of(triton: Triton) -> frozenset[str]:
-    """The names of the backends that a Triton has."""
-    folder = Path(triton.backends) if triton.backends else _IMAGE_BACKENDS
-    return frozenset(path.name for path in folder.iterdir()) if folder.is_dir() else frozenset()
 
 
 def choose_ports(options: argparse.Namespace, env: Mapping[str, str], host: str) -> Ports:

@@ -6,6 +6,7 @@ file. Nothing is written into it: the latter two get a repository of their own i
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from glowplug.errors import StorageError
 from glowplug.triton import repository
 from glowplug.triton.build import build
 from glowplug.triton.options import BuildOptions
+from glowplug.triton.refusals import refuse_blanks
 from glowplug.triton.settings import first, is_complete
 from glowplug.triton.sources import Kind, find_source
 
@@ -66,3 +68,19 @@ def work_folder(cwd: Path) -> Path:
         work.mkdir()
         return work
     return Path(tempfile.mkdtemp(prefix="glowplug-triton-"))
+
+
+def without_blanks(repository: Path) -> Path:
+    """The repository, or where its path has blanks a link to it until this process ends: Python's backend would hang.
+
+    Raises ConfigError where the folder for temporary files has some as well.
+    """
+    if not any(character.isspace() for character in str(repository)):
+        return repository
+    place = Path(tempfile.gettempdir())
+    refuse_blanks(place, f"a link to '{repository}' was to be put there; $TMPDIR names another")
+    made = tempfile.mkdtemp(prefix="glowplug-triton-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    link = Path(made) / "repository"
+    link.symlink_to(repository.resolve(), target_is_directory=True)
+    return link

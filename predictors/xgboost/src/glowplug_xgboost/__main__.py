@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
 from glowplug.errors import GlowplugError
-from glowplug.serving import ServerConfig, arguments, serve
+from glowplug.serving import Parser, ServerConfig, arguments, serve
 from glowplug_xgboost.choice import AUTO, FORMS
 from glowplug_xgboost.model import MAX_BATCH_SIZE, XgboostModel
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves the model until a signal; the exit code of the process."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m glowplug_xgboost", description="Serves an XGBoost model.", parents=[arguments()]
     )
     parser.add_argument("--nthread", type=int, default=1, help="threads a prediction (default: %(default)s)")

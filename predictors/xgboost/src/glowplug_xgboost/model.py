@@ -154,7 +154,10 @@ class XgboostModel(Model):
 
 def _numbers(tensor: Tensor) -> Any:
     if tensor.datatype == "BYTES":
-        raise InferenceError(f"tensor {tensor.name!r}: datatype is BYTES, expected numbers (FP32)")
+        raise InferenceError(
+            f"tensor {tensor.name!r}: datatype is BYTES, expected numbers (FP32); "
+            "categories are sent as their codes in the order of training"
+        )
     return tensor.data
 
 

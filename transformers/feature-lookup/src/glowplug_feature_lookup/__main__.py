@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from glowplug.errors import GlowplugError
 from glowplug.features.online import OnlineConfig
-from glowplug.serving import ServerConfig, arguments, serve
+from glowplug.serving import Parser, ServerConfig, arguments, serve
 from glowplug_feature_lookup.model import FeatureLookup
 
 REDIS_URL = "REDIS_URL"
@@ -18,7 +17,7 @@ REDIS_URL = "REDIS_URL"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal; the process's exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m glowplug_feature_lookup",
         description="Looks features up in Redis by entity id and calls the predictor with them.",
         parents=[arguments()],

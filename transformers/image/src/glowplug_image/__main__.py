@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glowplug.errors import GlowplugError
-from glowplug.serving import ServerConfig, arguments, serve
+from glowplug.serving import Parser, ServerConfig, arguments, serve
 from glowplug_image.model import ImageTransformer
 from glowplug_image.ranking import Ranking, read_labels
 from glowplug_image.settings import LAYOUTS, ImageConfig, numbers, thread_count
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m glowplug_image",
         description="Turns JPEG and PNG files into tensors and calls the predictor with them.",
         parents=[arguments()],

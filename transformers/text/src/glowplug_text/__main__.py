@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from glowplug.errors import GlowplugError
-from glowplug.serving import ServerConfig, arguments, serve
+from glowplug.serving import Parser, ServerConfig, arguments, serve
 from glowplug_text.model import TextTransformer
 from glowplug_text.settings import PADDINGS, TextConfig
 
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m glowplug_text",
         description="Turns texts into tokens and calls the predictor with them.",
         parents=[arguments()],
