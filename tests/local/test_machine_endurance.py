@@ -31,7 +31,6 @@ from local.machine_load import CHANNEL, INFER, ROWS, Load, infer_message
 ROUNDS = int(os.environ.get("GLOWPLUG_ENDURANCE", "1"))
 SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices"
 # What Envoy says where a pod died with the request; anything else could have been served by another pod.
-HELD = "closed the connection before it answered"
 
 SLEEPER = """
 import asyncio, os, sys
@@ -174,19 +173,24 @@ def pair(machine: MachineLab, small_model: pathlib.Path) -> Iterator[str]:
     machine.delete("pair")
 
 
-def test_a_killed_replica_costs_only_what_it_held(machine: MachineLab, pair: str) -> None:
+def restarts(machine: MachineLab, service: str) -> int:
+    """How often containers of its pods were started again."""
+    found = pods(machine, service)
+    return sum(status["restartCount"] for pod in found for status in pod["status"]["containerStatuses"])
+
+
+def test_a_killed_replica_costs_no_request(machine: MachineLab, pair: str) -> None:
     for number in range(2 * ROUNDS):
         wait_pods(machine, pair, 2)
         victim = process_of(pods(machine, pair)[number % 2])
+        restarted = restarts(machine, pair)
         with Load(machine, pair) as load:
             wait_for(lambda seen=load: seen.count() > 200, "some load")
             os.kill(victim, signal.SIGKILL)
-            wait_for(lambda: ready_pods(machine, pair) < 2, "the death to be seen")
+            wait_for(lambda n=restarted: restarts(machine, pair) > n, "the death to be seen")
             before = load.count()
-            wait_for(lambda seen=load, n=before: seen.count() > n + 200, "the other replica to serve")
-        assert len(load.failures) <= 6, load.told()
-        assert all(HELD in call.failure for call in load.failures), load.told()
-        assert load.outage_s() < 2, load.told()
+            wait_for(lambda seen=load, n=before: seen.count() > n + 200, "requests to be served")
+        assert not load.failures, load.told()
 
 
 def test_a_dead_replica_that_is_still_in_the_table_costs_nothing(machine: MachineLab, pair: str) -> None:
@@ -200,8 +204,7 @@ def test_a_dead_replica_that_is_still_in_the_table_costs_nothing(machine: Machin
             time.sleep(1.5)
         finally:
             os.kill(machine.description["pid"], signal.SIGCONT)
-    assert len(load.failures) <= 6, load.told()
-    assert all(HELD in call.failure for call in load.failures), load.told()
+    assert not load.failures, load.told()
 
 
 def test_a_killed_envoy_is_back_soon_and_a_killed_guardian_is_not_missed(
