@@ -41,6 +41,11 @@ _IMAGE = "glowplug/burst-model"
 _PICTURE = "benchmarks/burst.png"
 _ISVC = "/apis/serving.kserve.io/v1beta1/namespaces/default/inferenceservices"
 _AUTOSCALERS = "/apis/autoscaling.internal.knative.dev/v1alpha1/namespaces/default/podautoscalers"
+_ANNOTATIONS = {
+    "serving.kserve.io/deploymentMode": "Knative",
+    # A panic window of one second: with the default of six, a burst is averaged with the calm before it.
+    "autoscaling.knative.dev/panic-window-percentage": "1.7",
+}
 # The stable window has to pass before a burst's replicas go.
 _QUIET_S = 150.0
 
@@ -124,7 +129,7 @@ def _serve(found: Lab) -> None:
     service = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": NAME, "annotations": {"serving.kserve.io/deploymentMode": "Knative"}},
+        "metadata": {"name": NAME, "annotations": _ANNOTATIONS},
         "spec": {
             "predictor": {
                 "minReplicas": 1,

@@ -59,6 +59,10 @@ class Activator:
         """By revision, the load since the last call: what waited, and what was let go and is not over yet."""
         return self._room.loads(_now())
 
+    def in_progress(self, revision: str) -> int:
+        """How many requests of the revision wait or were let go and are not over."""
+        return self._room.in_progress(revision)
+
     def held(self) -> dict[str, int]:
         """By revision, how many requests wait now; revisions without any are left out."""
         return self._room.held_by_revision()

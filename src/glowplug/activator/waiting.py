@@ -124,6 +124,11 @@ class WaitingRoom:
         """How many wait, of the revisions that somebody waits for."""
         return {name: len(throttler.held) for name, throttler in self._throttlers.items() if throttler.held}
 
+    def in_progress(self, revision: str) -> int:
+        """How many requests of the revision wait or were let go and are not over."""
+        meter = self._meters.get(revision)
+        return 0 if meter is None else meter.in_progress
+
     def loads(self, now: float) -> dict[str, Load]:
         """By revision, what waited or was in flight since the last call; revisions without any are left out."""
         loads = {revision: meter.take(now) for revision, meter in self._meters.items()}

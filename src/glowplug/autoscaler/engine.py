@@ -27,6 +27,8 @@ from .scaler import Standing, Want
 
 # Half an hour of decisions, for `glowplug autoscaler record`.
 _KEPT_DECISIONS = 900
+# By how much a load that was taken in ahead must have grown to be decided on once more.
+_NEWS = 1.5
 
 
 @dataclass(frozen=True)
@@ -133,13 +135,19 @@ class Autoscaler:
             if not revision.is_asleep:
                 self._decide(name, revision, now_ns)
 
-    def poke(self, name: str, now_ns: int) -> bool:
-        """Somebody waits for a pod of this revision: if it wants none, that is decided on at once. Whether it was."""
+    def poke(self, name: str, now_ns: int, load: float = 1.0) -> bool:
+        """Somebody waits for a pod of this revision, which has `load` requests in progress. If it wants no pods, or the
+        load is past what makes it panic, that is decided on at once. Whether it was."""
         revision = self._revisions.get(name)
-        if revision is None or revision.ahead or revision.desired > 0:
+        if revision is None or load < _NEWS * revision.ahead:
             return False
-        revision.ahead = 1.0
-        revision.collector.record(now_ns, Report(1.0, 1.0))
+        is_counted = revision.parameters.metric == autoscaling.CONCURRENCY
+        room = revision.facts.ready * revision.parameters.total
+        if revision.desired > 0 and not (is_counted and load > revision.parameters.panic_threshold * room):
+            return False
+        # What this second's report will say again.
+        revision.collector.record(now_ns, Report(load - revision.ahead, 0.0 if revision.ahead else 1.0))
+        revision.ahead = load
         self._decide(name, revision, now_ns)
         return True
 

@@ -92,8 +92,9 @@ class Autoscaling:
 
     def waited_for(self, revision: str) -> None:
         """A request waits: its revision is woken, and with it those that the request will need."""
+        assert self.activator is not None, "set before anybody waits"
         now_ns = _ns(self._clock())
-        if self.engine.poke(revision, now_ns):
+        if self.engine.poke(revision, now_ns, float(self.activator.in_progress(revision))):
             for sibling in self._siblings(revision):
                 self.engine.poke(sibling, now_ns)
 

@@ -82,6 +82,21 @@ def test_an_idle_revision_goes_to_zero_and_sleeps_and_a_request_wakes_it_at_once
     assert world.facts.ready == 1
 
 
+def test_requests_beyond_what_the_pods_can_take_are_decided_on_at_once() -> None:
+    world = World(concurrency=4, panic_window_percentage="1.7")
+    world.step(2, 60)
+    assert world.facts.ready == 1
+    assert not world.engine.poke(NAME, world.now_ns, 8.0), "one pod takes four, twice as many are no panic"
+    assert world.engine.poke(NAME, world.now_ns, 40.0)
+    world.look()
+    burst = world.facts.ready
+    assert burst >= 10
+    assert not world.engine.poke(NAME, world.now_ns, 50.0), "no news"
+    # The second's own report says the same once more, and adds nothing.
+    world.step(40, 1)
+    assert world.facts.ready <= 1.5 * burst
+
+
 def test_with_a_limit_of_one_a_single_request_wakes_no_more_than_it_needs() -> None:
     world = World(concurrency=1, window="6s")
     world.step(0, 60)
