@@ -97,7 +97,6 @@ class Pod:
         self.grpc_active = 0
         self.most_grpc_active = 0
         self.grpc_port = 0
-        self.on_grpc: Callable[[], None] = lambda: None
         self._grpc = grpc.aio.server()
         method = grpc.unary_unary_rpc_method_handler(self._infer)
         service, _, name = METHOD.partition("/")
@@ -122,7 +121,6 @@ class Pod:
 
     async def _infer(self, request: bytes, context: grpc.aio.ServicerContext) -> bytes:  # type: ignore[type-arg]
         self.grpc_requests += 1
-        self.on_grpc()
         self.grpc_active += 1
         self.most_grpc_active = max(self.most_grpc_active, self.grpc_active)
         try:

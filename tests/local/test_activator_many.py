@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import psutil
 from local.router_upstreams import METHOD, Client, Pod, pods
 from local.test_activator import PATH, Ingress, held, running
 
-from glowplug.activator.throttler import Ticket
+from glowplug.activator.throttler import Admission, Ticket
+from glowplug.activator.waiting import Outcome
 
 _WAVE = 150
 # What an allocator rounds up and what a second wave's connections find fragmented, over some 25 MB of the first.
@@ -66,7 +67,7 @@ async def crowd(ingress: Ingress) -> AsyncIterator[Crowd]:
 
 async def test_who_came_first_goes_first_whatever_its_protocol(tmp_path: Path) -> None:
     async with running(tmp_path) as ingress, pods("one") as (pod,), crowd(ingress) as clients:
-        arrivals = arrivals_of(pod)
+        admitted = admissions_of(ingress)
         await ingress.publish(held("r", concurrency=4))
         for wave, send in (("a", clients.rest), ("b", clients.grpc), ("c", clients.rest)):
             await send(wave, _WAVE)
@@ -75,24 +76,25 @@ async def test_who_came_first_goes_first_whatever_its_protocol(tmp_path: Path) -
         await clients.done()
         assert len(clients.answers) == len(set(clients.answers)) == 3 * _WAVE
         assert (pod.http.requests, pod.grpc_requests) == (2 * _WAVE, _WAVE)
-        # Four are in the pod at a time, so where two waves meet a few may overtake.
-        assert set(arrivals[: _WAVE - 4]) == {"rest"}
-        assert set(arrivals[_WAVE + 4 : 2 * _WAVE - 4]) == {"grpc"}
-        assert set(arrivals[2 * _WAVE + 4 :]) == {"rest"}
+        assert admitted == ["rest"] * _WAVE + ["grpc"] * _WAVE + ["rest"] * _WAVE
 
 
-def arrivals_of(pod: Pod) -> list[str]:
-    """The protocol of each request, as they come to the pod: what a client sees first says more of the client."""
-    arrivals: list[str] = []
-    respond = pod.http.respond
+def admissions_of(ingress: Ingress) -> list[str]:
+    """The protocol of each request, as they are let go: how soon a pod or a client sees them says more of those."""
+    admitted: list[str] = []
+    answer = ingress.activator._answer
 
-    async def respond_noted(head: bytes, writer: asyncio.StreamWriter) -> None:
-        arrivals.append("rest")
-        await respond(head, writer)
+    def answer_noted(outcomes: Iterable[Outcome]) -> None:
+        found = list(outcomes)
+        admitted.extend(
+            "grpc" if outcome.ticket.is_grpc else "rest"
+            for outcome in found
+            if isinstance(outcome, Admission)
+        )
+        answer(found)
 
-    pod.http.respond = respond_noted  # type: ignore[method-assign]
-    pod.on_grpc = lambda: arrivals.append("grpc")
-    return arrivals
+    ingress.activator._answer = answer_noted  # type: ignore[method-assign]
+    return admitted
 
 
 async def test_a_client_s_requests_stay_in_order_and_nothing_of_them_stays_behind(tmp_path: Path) -> None:
