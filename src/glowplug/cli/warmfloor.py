@@ -56,8 +56,8 @@ def run(
     from glowplug.cli import kube
 
     try:
+        from glowplug.operators.api import connection
         from glowplug.warmfloor import operator
-        from glowplug.warmfloor.api import connection
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed", hint="install glowplug[warmfloor]") from error
 

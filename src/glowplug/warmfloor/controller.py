@@ -16,16 +16,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from glowplug.errors import AlreadyExists, ApiError, ConfigError, Conflict, GlowplugError, NotFound
+from glowplug.errors import ApiError, ConfigError, GlowplugError, NotFound
+from glowplug.operators import events
+from glowplug.operators.api import Api, Object
+from glowplug.operators.leadership import Leadership
 from glowplug.spec import names
 from glowplug.spec.autoscaling import CONCURRENCY, RPS
 
-from . import events, lease, memory, revisions, settings
-from .api import Api, Object
+from . import memory, revisions, settings
 from .decision import Decision, State, Unmeasured, decide
 from .decision import Demand as Measured
 from .demand import DemandSource, NoDemand, Readings
-from .lease import Seen
 from .ledger import Ledger, in_words
 from .memory import Memory
 from .revisions import Live
@@ -34,6 +35,7 @@ from .starts import start_of
 
 _log = logging.getLogger(__name__)
 LABEL = "glowplug.dev/warm-floor"
+NAME = "glowplug-warm-floor"
 _REVISIONS = "/apis/serving.knative.dev/v1/namespaces/{}/revisions"
 _SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/{}"
 _SAVE_EVERY_S = 60.0
@@ -81,8 +83,9 @@ class Controller:
         self._api, self._source, self._config, self._clock = api, source, config, clock
         self._trouble = ""
         self._services: dict[Key, Service] = {}
-        self._seen = Seen()
-        self._lease: Object | None = None
+        self._leadership = Leadership(
+            api, NAME, config.lease_namespace, config.identity, config.lease_duration_s
+        )
         self._news = asyncio.Event()
 
     def saw(self, isvc: Object, *, is_gone: bool) -> None:
@@ -123,12 +126,19 @@ class Controller:
 
     async def step(self, now: float) -> None:
         """Measures, decides and writes once, if it is this controller's to do. Raises what the API raises."""
-        if await self._holds_lease(now):
-            await self._tick(now)
+        was_ours = self._leadership.is_held
+        if not await self._leadership.holds(now):
+            return
+        if not was_ours:
+            _log.info("this controller acts from now on")
+            # What another one has learned and done meanwhile is in the ConfigMaps.
+            for service in self._services.values():
+                service.memory = None
+        await self._tick(now)
 
     async def close(self) -> None:
         """Put everything back as its user had it, keep what was learned, give the lease away."""
-        if self._lease is None:
+        if not self._leadership.is_held:
             return
         for service in tuple(self._services.values()):
             try:
@@ -137,47 +147,7 @@ class Controller:
                     await self._save(service, self._clock())
             except (GlowplugError, OSError) as error:
                 _log.error("%s/%s keeps its floor: %s", *service.key, error)
-        spec = lease.released(self._lease["spec"])
-        try:
-            await self._api.replace(self._lease_path, {**self._lease, "spec": spec})
-        except (ApiError, OSError) as error:
-            _log.warning("the lease runs out by itself: %s", error)
-
-    @property
-    def _lease_path(self) -> str:
-        space = self._config.lease_namespace
-        return f"/apis/coordination.k8s.io/v1/namespaces/{space}/leases/{lease.NAME}"
-
-    async def _holds_lease(self, now: float) -> bool:
-        found: Object = {"metadata": {"name": lease.NAME}, "spec": {}}
-        is_new = False
-        try:
-            found = await self._api.get(self._lease_path)
-        except NotFound:
-            is_new = True
-        was_ours = (found.get("spec") or {}).get("holderIdentity") == self._config.identity
-        spec, self._seen = lease.claim(
-            found.get("spec") or {}, self._config.identity, self._config.lease_duration_s, self._seen, now
-        )
-        if spec is None:
-            self._lease = None
-            return False
-        kind = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
-        body = {**kind, **found, "spec": spec}
-        try:
-            if is_new:
-                self._lease = await self._api.create(self._lease_path.rpartition("/")[0], body)
-            else:
-                self._lease = await self._api.replace(self._lease_path, body)
-        except (AlreadyExists, Conflict):
-            self._lease = None
-            return False  # somebody else was faster
-        if not was_ours:
-            _log.info("this controller acts from now on")
-            # What another one has learned and done meanwhile is in the ConfigMaps.
-            for service in self._services.values():
-                service.memory = None
-        return True
+        await self._leadership.release()
 
     async def _tick(self, now: float) -> None:
         try:
@@ -332,7 +302,7 @@ class Controller:
     async def _tell(self, isvc: Object, reason: str, message: str, *, is_warning: bool) -> None:
         """Records an event; the log has it anyway, so one that cannot be recorded is no reason to stop."""
         _log.log(logging.WARNING if is_warning else logging.INFO, "%s: %s", isvc["metadata"]["name"], message)
-        event = events.event(isvc, reason, message, is_warning=is_warning, now=self._clock())
+        event = events.event(isvc, NAME, reason, message, is_warning=is_warning, now=self._clock())
         try:
             await self._api.create(f"/api/v1/namespaces/{isvc['metadata']['namespace']}/events", event)
         except (ApiError, OSError) as error:

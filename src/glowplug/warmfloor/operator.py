@@ -22,9 +22,9 @@ import httpx2
 import kopf
 from lightkube.config.kubeconfig import SingleConfig
 
+from glowplug.operators.api import Api, kopf_login
 from glowplug.spec.kinds import INFERENCE_SERVICE
 
-from .api import Api, kopf_login
 from .controller import Controller, ControllerConfig
 from .demand import KNATIVE_QUERY, DemandSource, MachinePage, Prometheus
 

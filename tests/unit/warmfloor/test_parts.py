@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowplug.errors import ConfigError
+from glowplug.operators import lease
+from glowplug.operators.lease import Seen
 from glowplug.spec.autoscaling import CONCURRENCY, RPS
-from glowplug.warmfloor import demand, lease, memory, revisions
+from glowplug.warmfloor import demand, memory, revisions
 from glowplug.warmfloor.decision import Demand, State, decide
 from glowplug.warmfloor.demand import MachinePage, NoDemand, Readings
-from glowplug.warmfloor.lease import Seen
 from glowplug.warmfloor.memory import Memory
 from glowplug.warmfloor.revisions import Grip, Live
 from glowplug.warmfloor.settings import Settings

@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-_COMPONENT = "glowplug-warm-floor"
 _MAX_MESSAGE = 1024  # Kubernetes refuses longer ones
 
 
 def event(
-    isvc: Mapping[str, Any], reason: str, message: str, *, is_warning: bool, now: float
+    isvc: Mapping[str, Any], component: str, reason: str, message: str, *, is_warning: bool, now: float
 ) -> dict[str, Any]:
-    """The event to create; `now` in seconds since the epoch."""
+    """The event to create; `component` is who tells it, `now` in seconds since the epoch."""
     metadata = isvc["metadata"]
     moment = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     if len(message) > _MAX_MESSAGE:
@@ -42,7 +41,7 @@ def event(
         "firstTimestamp": moment,
         "lastTimestamp": moment,
         "count": 1,
-        "source": {"component": _COMPONENT},
-        "reportingComponent": _COMPONENT,
+        "source": {"component": component},
+        "reportingComponent": component,
         "reportingInstance": "",
     }

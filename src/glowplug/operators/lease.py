@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-NAME = "glowplug-warm-floor"
-
 
 @dataclass(frozen=True)
 class Seen:
