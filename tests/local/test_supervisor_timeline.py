@@ -61,6 +61,10 @@ async def test_the_timeline_of_a_server_of_ours(tmp_path, small_model, is_warm):
         assert 'phase="first_byte"' not in machine.supervisor.metrics()
         await predict(machine.endpoint("one")["http"])
         await machine.until(lambda: "first_byte" in phases(machine, "one"), "the first answer")
+        conditions = machine.pod("one")["status"]["conditions"]
+        (told_in_status,) = [each for each in conditions if each["type"] == names.COLD_START_CONDITION]
+        assert told_in_status["status"] == "True"
+        assert event in told_in_status["message"] and "first answer" in told_in_status["message"]
         how = "fork" if is_warm else "exec"
         labels = f'{{image="glowplug/xgboost",how="{how}",phase="first_byte"}}'
         assert f"glowplug_cold_start_phase_seconds_count{labels} 1" in machine.supervisor.metrics()

@@ -35,13 +35,36 @@ ENDPOINT_PORTS = "glowplug.dev/endpoint-ports"
 # When a pod was decided on, in seconds since the epoch, and what its start took, phase by phase.
 DECIDED_AT = "glowplug.dev/decided-at"
 COLD_START = "glowplug.dev/cold-start"
+COLD_START_CONDITION = "glowplug.dev/ColdStart"
+
+# On an InferenceService or a Knative Service: by what a split knows a caller, see `affinity`.
+CANARY_AFFINITY = "glowplug.dev/canary-affinity"
+
+# Rollouts: the first one's presence asks for them; `action` is taken and removed, `state` written, by the controller.
+ROLLOUT_PREFIX = "glowplug.dev/rollout-"
+ROLLOUT_STEPS = f"{ROLLOUT_PREFIX}steps"
+ROLLOUT_INTERVAL = f"{ROLLOUT_PREFIX}interval"
+ROLLOUT_GATES = f"{ROLLOUT_PREFIX}gates"
+ROLLOUT_ACTION = f"{ROLLOUT_PREFIX}action"
+ROLLOUT_STATE = f"{ROLLOUT_PREFIX}state"
+# They change while a rollout goes on, so they must never reach a revision's template.
+ROLLOUT_KEYS = (ROLLOUT_STEPS, ROLLOUT_INTERVAL, ROLLOUT_GATES, ROLLOUT_ACTION, ROLLOUT_STATE)
 
 # Which revision a request is for, as Knative's ingress tells its activator.
 NAMESPACE_HEADER = "knative-serving-namespace"
 REVISION_HEADER = "knative-serving-revision"
+# Asks a route for the revision of one of its tags; and what a pod is told of a request that none of them fits.
+TAG_HEADER = "knative-serving-tag"
+DEFAULT_ROUTE_HEADER = "knative-serving-default-route"
 # Names a request's wait in the activator.
 HOLD_HEADER = "x-glowplug-hold"
 # The pod that the activator chose, `address:port`; Envoy's own name for it.
 DESTINATION_HEADER = "x-envoy-original-dst-host"
 # How often the ingress has tried this request; Envoy's own name for it.
 ATTEMPT_HEADER = "x-envoy-attempt-count"
+
+# Pair lock (see `pairs`): asked for by an annotation, told to the pods by environment variables, and to each other by
+# headers (gRPC: metadata and trailers).
+PAIR_LOCK = "glowplug.dev/pair-lock"
+PAIR_ENV = "GLOWPLUG_PAIR"
+TRANSFORMER_HOST_ENV = "GLOWPLUG_TRANSFORMER_HOST"

@@ -352,6 +352,7 @@ class PodRunner:
             [runner.snapshot for runner in self._containers],
             self._context.restart_policy,
             self._started_at,
+            "; ".join(start.in_words() for start in self._starts.values()),
         )
 
     def _where(self) -> Endpoint | None:

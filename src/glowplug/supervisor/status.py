@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from glowplug.spec import names
 from glowplug.supervisor.failures import CONTAINER_CREATING, POD_INITIALIZING
 
 Object = dict[str, Any]
@@ -59,12 +60,16 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class PodView:
-    """What a status is made of. `init` is None for a pod without a model to download."""
+    """What a status is made of. `init` is None for a pod without a model to download.
+
+    `cold_start` says, phase by phase, what the last starts of its containers took; empty until one is ready.
+    """
 
     init: Snapshot | None
     containers: Sequence[Snapshot]
     restart_policy: str
     started_at: float
+    cold_start: str = ""
 
 
 def rfc3339(now: float) -> str:
@@ -117,7 +122,11 @@ def _conditions(view: PodView, previous: Mapping[str, Any], now: float) -> list[
         "Ready": containers,
     }
     before = {each.get("type"): each for each in previous.get("conditions") or ()}
-    return [_condition(kind, *why, before.get(kind, {}), now) for kind, why in wanted.items()]
+    found = [_condition(kind, *why, before.get(kind, {}), now) for kind, why in wanted.items()]
+    if view.cold_start:
+        told = _condition(names.COLD_START_CONDITION, "", "", before.get(names.COLD_START_CONDITION, {}), now)
+        found.append({**told, "reason": "Measured", "message": view.cold_start})
+    return found
 
 
 def is_initialized(init: Snapshot) -> bool:

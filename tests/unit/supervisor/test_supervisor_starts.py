@@ -38,7 +38,7 @@ def test_a_phase_lasts_from_the_end_of_the_one_before():
     }  # fmt: skip
     assert start.in_words() == (
         "Container main ready in 30 ms, started from the warm pool: "
-        "seen 1 ms, process 4 ms, imported 10 ms, ready 15 ms"
+        "seen 1 ms, process 4 ms, imported 10 ms, ready 15 ms, first answer 4 ms"
     )
     assert json.loads(annotation([start])) == {"main": start.as_object()}
 
