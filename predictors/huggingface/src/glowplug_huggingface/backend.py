@@ -13,6 +13,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from glowplug.errors import GlowplugError, StorageError
+from glowplug.serving import onnx_form
+from glowplug.serving.onnx_form import Forms
 from glowplug_huggingface.cache import MODEL, Export, export_key, find_export, places
 from glowplug_huggingface.eager import OFFLINE, TorchBackend
 from glowplug_huggingface.export import Job
@@ -68,7 +70,8 @@ def exported(folder: ModelFolder, config: TextConfig, *, is_anew: bool = False) 
 
 def _opened(place: Path, export: Export, config: TextConfig) -> Backend:
     try:
-        made = OnnxBackend(place / MODEL, config.threads)
+        forms = onnx_form.cache_folder(os.environ, "onnx-forms")
+        made = OnnxBackend(place / MODEL, config.threads, Forms(forms, config.threads) if forms else None)
     except StorageError as error:
         raise UnusableExport(error.message) from error
     log.info(

@@ -20,6 +20,7 @@ from glowplug_huggingface.backend import bounded, open_backend
 from glowplug_huggingface.folder import ModelFolder, read_folder
 from glowplug_huggingface.parity import Backend
 from glowplug_huggingface.payload import IDS, TEXT, checked
+from glowplug_huggingface.session import OnnxBackend
 from glowplug_huggingface.settings import CLASSIFICATION, TextConfig
 from glowplug_huggingface.tokens import Tokenizer, Tokens, padded
 
@@ -79,6 +80,12 @@ class HuggingFaceModel(Model):
         shape = (1, self._config.max_length)
         ids = Tensor(IDS, "INT64", shape, np.zeros(shape, dtype=np.int64))
         self.predict(self.preprocess(InferRequest(self.name, (ids,))))
+
+    def improve(self) -> None:
+        """Weights that all replicas share."""
+        if isinstance(self._backend, OnnxBackend):
+            self.facts["weights"] = self._backend.map_weights()
+            log.info("weights: %s", self.facts["weights"])
 
     def preprocess(self, request: InferRequest) -> InferRequest:
         """Raises InferenceError (400) that names the tensor or output, before the request is batched with others."""

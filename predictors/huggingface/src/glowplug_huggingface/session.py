@@ -7,27 +7,59 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from glowplug.errors import ConfigError, InferenceError, StorageError
+import numpy as np
 
-# onnxruntime's severities go from 0 (verbose) to 4 (fatal).
-FATAL_ONLY = 4
+from glowplug.errors import ConfigError, InferenceError, StorageError
+from glowplug.serving import onnx_form
+from glowplug.serving.onnx_form import Forms
+
+# As many as any model has positions for.
+_TRIAL_TOKENS = 8
 _PREFIX = re.compile(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : )?(Load model from .*? failed:)?\s*", re.S)
 
 
 class OnnxBackend:
-    """`run` may be called from any thread; each call computes with all threads."""
+    """`run` may be called from any thread; each call computes with all threads. `forms` None: none are kept."""
 
     name = "onnx"
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, forms: Forms | None = None) -> None:
         """Raises StorageError for a file that cannot be run, ConfigError without onnxruntime."""
-        self._session = _open(path, threads)
+        self._path, self._forms = path, forms
+        try:
+            if forms is None:
+                self._session, self._is_form = _open(path, onnx_form.options(threads)), False
+            else:
+                self._session, self._is_form = forms.open(path, _open)
+        except ImportError as error:
+            raise ConfigError(
+                f"onnxruntime cannot be imported: {error}", hint="pip install onnxruntime"
+            ) from error
         self.inputs: tuple[str, ...] = tuple(item.name for item in self._session.get_inputs())
 
     def run(self, arrays: Mapping[str, Any]) -> Any:
         """float32 [n, width] of INT64 arrays [n, length]. Raises InferenceError (503) where memory is short."""
+        return self._run(self._session, arrays)
+
+    def map_weights(self) -> str:
+        """Lets all replicas share the weights, where there is a place for them; what came of it, in words."""
+        if self._is_form:
+            return onnx_form.MAPPED
+        if self._forms is None:
+            return "not mapped: there is no cache folder"
+        session, said = self._forms.make(self._path, _open, self._computes_the_same)
+        if session is not None:
+            # What is being computed keeps the other one.
+            self._session, self._is_form = session, True
+        return said
+
+    def _computes_the_same(self, other: Any) -> bool:
+        arrays = {name: np.ones((1, _TRIAL_TOKENS), dtype=np.int64) for name in self.inputs}
+        return bool(np.allclose(self.run(arrays), self._run(other, arrays), rtol=1e-4, atol=1e-5))
+
+    def _run(self, session: Any, arrays: Mapping[str, Any]) -> Any:
         try:
-            return self._session.run(None, {name: arrays[name] for name in self.inputs})[0]
+            return session.run(None, {name: arrays[name] for name in self.inputs})[0]
         except Exception as error:  # onnxruntime's classes have no common base but Exception
             text = _plain(error)
             if "allocate memory" in text or "bad_alloc" in text:
@@ -35,20 +67,9 @@ class OnnxBackend:
             raise
 
 
-def _open(path: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError(
-            f"onnxruntime cannot be imported: {error}", hint="pip install onnxruntime"
-        ) from error
-    onnxruntime.set_default_logger_severity(FATAL_ONLY)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = FATAL_ONLY
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that spin for work take the CPU from the event loop, and use up the container's quota.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+def _open(path: Path, options: Any) -> Any:
+    import onnxruntime
+
     try:
         return onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from glowplug.errors import GlowplugError
-from glowplug.serving import Parser, ServerConfig, arguments, serve
+from glowplug.serving import Parser, ServerConfig, arguments, onnx_form, serve
+from glowplug.serving.onnx_form import Forms
 from glowplug.serving.threads import available_cpus, thread_count
 from glowplug_onnx.int8 import cache_folder
 from glowplug_onnx.model import MAX_BATCH_SIZE, OnnxModel
@@ -50,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         threads = thread_count(options.threads, os.environ, available_cpus())
     except GlowplugError as error:
         parser.error(f"{error.message} ({error.hint})" if error.hint else error.message)
+    forms = onnx_form.cache_folder(os.environ, "onnx-forms")
     model = OnnxModel(
         config.model_name,
         config.model_dir,
         threads=threads,
         accepts_missing=options.accept_missing,
         max_batch_size=options.max_batch_size,
+        forms=Forms(forms, threads) if forms else None,
         int8_folder=cache_folder(options.cache_dir, os.environ) if options.quantize == "auto" else None,
     )
     return serve([model], config)

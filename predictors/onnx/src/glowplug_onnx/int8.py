@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from glowplug.errors import GlowplugError, InferenceError
+from glowplug.serving import onnx_form
 from glowplug_onnx.rows import SIZES, trial
 from glowplug_onnx.session import open_session, run
 from glowplug_onnx.signature import Signature, signatures
@@ -75,20 +76,12 @@ def _key(path: Path, threads: int) -> str:
     """Of the model, with the files beside it (its weights may be there), this onnxruntime and this CPU."""
     import onnxruntime
 
-    told: list[Any] = [str(path.resolve()), onnxruntime.__version__, threads, _cpu()]
+    told: list[Any] = [str(path.resolve()), onnxruntime.__version__, threads, onnx_form.cpu()]
     for entry in sorted(path.parent.iterdir()):
         if entry.is_file():
             stat = entry.stat()
             told.append((entry.name, stat.st_size, stat.st_mtime_ns))
     return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith("model name")), "")
 
 
 def _kept(note: Path) -> Outcome | None:

@@ -17,11 +17,12 @@ from typing import Any
 from glowplug.errors import InferenceError
 from glowplug.serving import Model
 from glowplug.serving.model import zeros
+from glowplug.serving.onnx_form import MAPPED, Forms
 from glowplug.wire import InferRequest, InferResponse, Tensor
 from glowplug_onnx.files import find_model
-from glowplug_onnx.int8 import faster_model
-from glowplug_onnx.rows import Verdict, examine
-from glowplug_onnx.session import open_session, run
+from glowplug_onnx.int8 import difference, faster_model
+from glowplug_onnx.rows import SIZES, Verdict, examine, trial
+from glowplug_onnx.session import open_session, opened, run, session_options
 from glowplug_onnx.signature import Signature, asked_outputs, feeds, signatures, to_tensor
 
 log = logging.getLogger("glowplug.onnx")
@@ -33,6 +34,8 @@ QUICK_RATIO = 16
 # The first prediction of a process is slower than the next; one that took longer than this is of no quick model.
 FIRST_QUICK_S = 0.02
 MAX_BATCH_SIZE = 32
+# Root mean square of the difference, as a share of that of the output: what sums in another order come to.
+SAME = 1e-5
 
 
 class OnnxModel(Model):
@@ -49,9 +52,13 @@ class OnnxModel(Model):
         accepts_missing: bool = False,
         max_batch_size: int = MAX_BATCH_SIZE,
         int8_folder: Path | None = None,
+        forms: Forms | None = None,
     ) -> None:
-        """`int8_folder` is where int8 forms are kept; None: they are not tried."""
+        """`int8_folder` is where int8 forms are kept; None: they are not tried. `forms` None: none are kept."""
         super().__init__(name)
+        self._forms = forms
+        # The file that is served: the model's, or its int8 form.
+        self._path = Path()
         self.accepts_missing = accepts_missing
         self._max_rows = max_batch_size
         self._int8_folder = int8_folder
@@ -63,6 +70,7 @@ class OnnxModel(Model):
         self._takes: tuple[Signature, ...] = ()
         self._gives: tuple[Signature, ...] = ()
         self._quick_elements = 0
+        self._is_form = False
         # Each call computes with all threads, so more calls at a time than threads only take memory.
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx")
 
@@ -73,7 +81,8 @@ class OnnxModel(Model):
             path, reason = faster_model(path, self._int8_folder, self._threads)
             self.facts["int8"] = reason
             log.info("%s", reason)
-        session = open_session(path, self._threads)
+        self._path = path
+        session = self._opened(path)
         self._takes = signatures(path, "input", session.get_inputs())
         self._gives = signatures(path, "output", session.get_outputs())
         self.inputs = tuple(each.spec for each in self._takes)
@@ -115,6 +124,37 @@ class OnnxModel(Model):
         self.max_batch_size = self._max_rows if self.batching.is_batched else 1
         self.facts["batches"] = self.batching.reason
         log.info("%s: %s", "batches" if self.batching.is_batched else "no batches", self.batching.reason)
+
+    def improve(self) -> None:
+        """Weights that all replicas share, where there is a place for them."""
+        if self._forms is None or self._is_form:
+            return
+        session, self.facts["weights"] = self._forms.make(self._path, opened, self._computes_the_same)
+        log.info("weights: %s", self.facts["weights"])
+        if session is not None:
+            # Predictions that are being computed keep the other one.
+            self._session = session
+
+    def _opened(self, path: Path) -> Any:
+        self._is_form = False
+        if self._forms is None:
+            return open_session(path, self._threads)
+        session_options(self._threads)  # says what is wrong where there is no onnxruntime
+        session, self._is_form = self._forms.open(path, opened)
+        if self._is_form:
+            self.facts["weights"] = MAPPED
+        return session
+
+    def _computes_the_same(self, other: Any) -> bool:
+        names = [each.name for each in self._gives]
+        for size in SIZES:
+            rows = trial(self._takes, size, 0)
+            try:
+                expected = run(self._session, names, rows)
+            except InferenceError:
+                continue
+            return difference(expected, run(other, names, rows)) <= SAME
+        return False
 
     async def predict(self, request: InferRequest) -> InferResponse:
         """Raises InferenceError: 400 where the inputs are not this model's."""

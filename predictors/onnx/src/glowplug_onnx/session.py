@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from glowplug.errors import ConfigError, GlowplugError, InferenceError, StorageError
+from glowplug.serving import onnx_form
 
-# onnxruntime's severities go from 0 (verbose) to 4 (fatal).
-FATAL_ONLY = 4
 MAX_QUOTED = 400
 
 _OPSET = re.compile(r"Opset (\d+) is under development.* for domain (\S+) is till opset (\d+)", re.S)
@@ -26,20 +25,24 @@ _NODE = re.compile(r"^Non-zero status code returned while running (\S+ node)\. N
 
 def open_session(path: Path, threads: int) -> Any:
     """An InferenceSession on the CPU. Raises StorageError for a file it cannot run, ConfigError without onnxruntime."""
+    return opened(path, session_options(threads))
+
+
+def session_options(threads: int) -> Any:
+    """Raises ConfigError without onnxruntime."""
     try:
         # 0.15 s, and not needed for --help or to say that a port is taken.
-        import onnxruntime
+        return onnx_form.options(threads)
     except ImportError as error:
         raise ConfigError(
             f"onnxruntime cannot be imported: {error}", hint="pip install onnxruntime"
         ) from error
-    onnxruntime.set_default_logger_severity(FATAL_ONLY)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = FATAL_ONLY
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Threads that spin for work take the CPU from the event loop, and use up the container's quota.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+
+
+def opened(path: Path, options: Any) -> Any:
+    """The same with options that are there."""
+    import onnxruntime
+
     try:
         # Its fallback would try the same once more, and print that it does.
         return onnxruntime.InferenceSession(
