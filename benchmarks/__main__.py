@@ -11,7 +11,7 @@ import sys
 from benchmarks.results import DOCS, Result, Table, record
 from benchmarks.rounds import Options
 
-NAMES = ("machine", "ingress", "demo", "serving", "coldstart", "activator", "burst", "warmfloor")
+NAMES = ("machine", "ingress", "demo", "serving", "weights", "coldstart", "activator", "burst", "warmfloor")
 # The others measure one thing each, in one way.
 WITH_OPTIONS = ("serving", "burst")
 PARTS = ("xgboost", "lookup", "deep")
