@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 
 class GlowplugError(Exception):
@@ -55,10 +55,14 @@ class Problem:
 
 
 class ApiError(GlowplugError):
-    """An error that the Kubernetes API answers with; `causes` go to `details.causes` of the Status."""
+    """An error that the Kubernetes API answers with; `causes` go to `details.causes` of the Status.
 
-    code: ClassVar[int] = 500
-    reason: ClassVar[str] = "InternalError"
+    `warnings` are what the client is to be told beside it.
+    """
+
+    code: int = 500
+    reason: str = "InternalError"
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, message: str, *, hint: str = "", causes: Sequence[Problem] = ()) -> None:
         super().__init__(message, hint=hint)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from glowplug.apiserver import webhook_configurations
 from glowplug.apiserver.admission_decode import decode
 from glowplug.apiserver.schema import Schemas
 from glowplug.apiserver.schema_check import Findings, Unknown, check
@@ -81,6 +82,12 @@ _RULES = {
         knativeservice.validate_revision, knativeservice.default_revision, knativeservice.warnings
     ),
     kinds.ROUTE: _Rules(knativeservice.validate_route, knativeservice.default_route),
+    kinds.MUTATING_WEBHOOK_CONFIGURATION: _Rules(
+        webhook_configurations.validate, webhook_configurations.default_mutating
+    ),
+    kinds.VALIDATING_WEBHOOK_CONFIGURATION: _Rules(
+        webhook_configurations.validate, webhook_configurations.default_validating
+    ),
 }
 _OTHER = _Rules(core.validate_named)
 
@@ -126,6 +133,32 @@ class Admission:
         if not subresource:
             warnings += _warnings(kind, found.object)
         return Admitted(defaulted, tuple(warnings))
+
+    def prepare(
+        self,
+        kind: Kind,
+        obj: Object,
+        *,
+        validation: str = "Strict",
+        duplicates: Sequence[str] = (),
+        subresource: str = "",
+    ) -> Admitted:
+        """The object as mutating webhooks see it: pruned and defaulted, and not yet valid, which they may change.
+
+        The arguments are those of `admit`, which has to follow. Raises BadRequest, and Invalid for what has wrong
+        types: nobody could read it.
+        """
+        found = check(self._schemas, kind, obj)
+        strict = _strict_faults(found.unknown, duplicates)
+        if strict and validation == "Strict":
+            raise _strict_error(strict, ())
+        if found.problems:
+            raise _invalid(kind, found.object, found.problems)
+        warnings = [] if validation == "Ignore" else [problem.message for problem in strict]
+        if subresource:
+            return Admitted(found.object, tuple(warnings))
+        warnings += _warnings(kind, found.object)
+        return Admitted(_RULES.get(kind, _OTHER).default(found.object), tuple(warnings))
 
     def _problems(
         self, kind: Kind, rules: _Rules, found: Findings, defaulted: Object, old: Object | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -62,7 +62,7 @@ class AppConfig:
 
 # What the machine says beside the Kubernetes API, by the first segment of the path: text for the other segments, or
 # None where there is nothing.
-Pages = Mapping[str, Callable[[tuple[str, ...]], "str | None"]]
+Pages = Mapping[str, Callable[[tuple[str, ...]], "str | Awaitable[str | None] | None"]]
 
 
 class App:
@@ -107,7 +107,7 @@ class App:
             if request.path not in auth.OPEN_PATHS:
                 auth.authenticate(request.headers.get("authorization", ""), self._config.token)
             segments = routes.split(request.path)
-            answer = self._document(request, segments)
+            answer = await self._document(request, segments)
             if answer is not None:
                 return answer
             if len(segments) == 4 and segments[3] in _review_plurals(segments[1]):
@@ -157,7 +157,7 @@ class App:
             return self._reader.watch(target, request)
         return self._reader.list(target, request)
 
-    def _document(self, request: Request, segments: tuple[str, ...]) -> Response | None:
+    async def _document(self, request: Request, segments: tuple[str, ...]) -> Response | None:
         """The answer for everything that is not a stored object, or None."""
         if request.path in auth.OPEN_PATHS:
             return json_response(discovery.version()) if segments == ("version",) else _text("ok")
@@ -169,7 +169,8 @@ class App:
             return self._schema(request, segments[1:])
         if segments[0] not in ("api", "apis"):
             page = self._pages.get(segments[0])
-            text = None if page is None else page(segments[1:])
+            found = None if page is None else page(segments[1:])
+            text = found if found is None or isinstance(found, str) else await found
             if text is None:
                 raise NotFound(NO_RESOURCE)
             return _text(text)

@@ -121,6 +121,18 @@ LEASE_COLUMNS = (
 )
 
 
+WEBHOOK_COLUMNS = (
+    NAME,
+    Column(
+        "Webhooks",
+        "integer",
+        lambda configuration, now: len(configuration.get("webhooks") or []),
+        description="The number of webhooks in it.",
+    ),
+    AGE,
+)
+
+
 def _job_status(job: Object, now: datetime) -> Cell:
     held = {
         condition.get("type")
@@ -198,4 +210,6 @@ BUILT_IN_COLUMNS: dict[tuple[str, str], tuple[Column, ...]] = {
     ("", "ServiceAccount"): SERVICE_ACCOUNT_COLUMNS,
     ("batch", "Job"): JOB_COLUMNS,
     ("coordination.k8s.io", "Lease"): LEASE_COLUMNS,
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"): WEBHOOK_COLUMNS,
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"): WEBHOOK_COLUMNS,
 }

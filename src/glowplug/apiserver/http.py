@@ -118,7 +118,7 @@ def status_response(error: ApiError, details: dict[str, str] | None = None) -> R
     status: dict[str, Any] = error.status(dict(details or {}))
     if error.code == 507:
         status["details"]["retryAfterSeconds"] = 5
-    return Response(encode(status), error.code)
+    return Response(encode(status), error.code, warnings=error.warnings)
 
 
 async def send_response(send: Send, response: Response, *, is_head: bool = False) -> None:

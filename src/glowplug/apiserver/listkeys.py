@@ -175,10 +175,11 @@ _BUILT_IN = _Family(
         "podIPs": ("ip",),
         "resourceClaimStatuses": ("name",),
         "volumes": ("name",),
+        "webhooks": ("name",),
         "failed": (),
         "succeeded": (),
     },
-    atomic_maps=(*_REFERENCES, "involvedObject", "related", "selector"),
+    atomic_maps=(*_REFERENCES, "involvedObject", "objectSelector", "related", "selector"),
     open_maps=(*_OPEN_MAPS, "allocatedResources", "binaryData", "data", "stringData", "userAnnotations"),
     shapes={"metadata": _METADATA, "imagePullSecrets": Shape(keys=("name",), items=ATOMIC)},
 ).record()
@@ -222,6 +223,7 @@ _ROOTS: dict[tuple[str, str], Shape] = {
 }
 _FAMILIES = {
     "": _root(_BUILT_IN),
+    "admissionregistration.k8s.io": _root(_BUILT_IN),
     "batch": _root(_BUILT_IN),
     "coordination.k8s.io": _root(_BUILT_IN),
     "serving.kserve.io": _root(_KSERVE),
@@ -264,6 +266,7 @@ _PATCH_LISTS: dict[str, PatchList] = {
     "volumeDevices": PatchList("devicePath"),
     "volumeMounts": PatchList("mountPath"),
     "volumes": PatchList("name"),
+    "webhooks": PatchList("name"),
 }
 
 

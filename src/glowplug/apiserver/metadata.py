@@ -12,7 +12,13 @@ from typing import Any
 from glowplug.apiserver.changes import Ref
 from glowplug.apiserver.codec import Object, copy
 from glowplug.errors import BadRequest, Conflict, Invalid, Problem
-from glowplug.spec.kinds import NAMESPACE, POD, Kind
+from glowplug.spec.kinds import (
+    MUTATING_WEBHOOK_CONFIGURATION,
+    NAMESPACE,
+    POD,
+    VALIDATING_WEBHOOK_CONFIGURATION,
+    Kind,
+)
 
 MODIFIED_MESSAGE = (
     "the object has been modified; please apply your changes to the latest version and try again"
@@ -28,13 +34,15 @@ _LABEL_RULE = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
     "and must start and end with an alphanumeric character"
 )
+# What the API server itself follows.
+_COUNTED = (MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION)
 # The server's own: a client's values for them are replaced.
 _OWNED = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
 def has_generation(kind: Kind) -> bool:
     """Kinds with a spec that a controller follows count its versions; bags of data do not."""
-    return kind.has_status and kind is not NAMESPACE
+    return (kind.has_status and kind is not NAMESPACE) or kind in _COUNTED
 
 
 def new_object(kind: Kind, obj: Object, *, name: str, uid: str, now: str) -> Object:

@@ -81,16 +81,22 @@ class Objects:
         """One page of a list. Raises BadRequest and Gone for tokens and revisions, see `paging`."""
         return list_page(self._store, self._hub, kind, namespace, page)
 
-    def create(self, kind: Kind, obj: Object, *, is_dry_run: bool = False) -> Object:
-        """Store a new object. Raises AlreadyExists, NotFound (its namespace), Forbidden (that is ending), Invalid."""
+    def create(self, kind: Kind, obj: Object, *, is_dry_run: bool = False, uid: str = "") -> Object:
+        """Store a new object. Raises AlreadyExists, NotFound (its namespace), Forbidden (that is ending), Invalid.
+
+        `uid` is one that a dry run gave out before, so that who reviewed that object reviewed this one.
+        """
         ref = self.new_ref(kind, obj.get("metadata") or {})
+        self.check_new(ref)
+        uid, now = uid or str(uuid.uuid4()), timestamp(self._clock())
+        new = metadata.new_object(kind, obj, name=ref.name, uid=uid, now=now)
+        return new if is_dry_run else self._write(ref, new)
+
+    def check_new(self, ref: Ref) -> None:
+        """Raises what `create` would for the place alone: AlreadyExists, NotFound, Forbidden."""
         self._check_namespace(ref)
         if self._store.get(ref) is not None:
             raise AlreadyExists(f"{ref} already exists")
-        new = metadata.new_object(
-            kind, obj, name=ref.name, uid=str(uuid.uuid4()), now=timestamp(self._clock())
-        )
-        return new if is_dry_run else self._write(ref, new)
 
     def update(self, kind: Kind, obj: Object, *, is_dry_run: bool = False) -> Object:
         """Store a new version of all but the status; nothing is written if nothing changes.

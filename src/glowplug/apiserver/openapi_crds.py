@@ -11,7 +11,9 @@ from glowplug.spec.kinds import Kind
 
 Object = dict[str, Any]
 
-_KUBERNETES_GROUPS = frozenset({"", "batch", "coordination.k8s.io", "apiextensions.k8s.io"})
+_KUBERNETES_GROUPS = frozenset(
+    {"", "admissionregistration.k8s.io", "apiextensions.k8s.io", "batch", "coordination.k8s.io"}
+)
 _ESTABLISHED_AT = "2026-01-01T00:00:00Z"  # they were always there
 
 

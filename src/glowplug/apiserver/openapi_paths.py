@@ -18,7 +18,7 @@ _JSON = "application/json"
 _PATCHES = ("application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml")
 _STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 # Groups that Kubernetes itself has: their objects take strategic merge patches, custom resources do not.
-_BUILT_IN = frozenset({"", "batch", "coordination.k8s.io"})
+_BUILT_IN = frozenset({"", "admissionregistration.k8s.io", "batch", "coordination.k8s.io"})
 
 _LIST_QUERY = (
     ("allowWatchBookmarks", "boolean"), ("continue", "string"), ("fieldSelector", "string"),

@@ -114,6 +114,30 @@ def delete_options(query: Mapping[str, str], body: Object) -> DeleteOptions:
     )
 
 
+def options_object(query: Mapping[str, str], *, is_create: bool) -> Object:
+    """The options of a write as an object, which is how admission webhooks are told of them; a patch is an update."""
+    found: Object = {
+        "apiVersion": "meta.k8s.io/v1",
+        "kind": "CreateOptions" if is_create else "UpdateOptions",
+    }
+    found |= {key: query[key] for key in ("fieldManager", "fieldValidation") if query.get(key)}
+    return {**found, "dryRun": ["All"]} if query.get("dryRun") else found
+
+
+def delete_options_of(wanted: DeleteOptions) -> Object:
+    """The same of a delete."""
+    preconditions = {"uid": wanted.uid, "resourceVersion": wanted.revision}
+    preconditions = {key: value for key, value in preconditions.items() if value is not None}
+    found: Object = {"apiVersion": "meta.k8s.io/v1", "kind": "DeleteOptions"}
+    if wanted.grace_period_s is not None:
+        found["gracePeriodSeconds"] = wanted.grace_period_s
+    if wanted.propagation:
+        found["propagationPolicy"] = wanted.propagation
+    if preconditions:
+        found["preconditions"] = preconditions
+    return {**found, "dryRun": ["All"]} if wanted.is_dry_run else found
+
+
 def required_manager(query: Mapping[str, str]) -> None:
     """Raises Invalid unless the request names its field manager: apply is meaningless without one."""
     if not query.get("fieldManager"):

@@ -23,6 +23,7 @@ ALIASES = {
 
 # (model, field) -> type, where the generated type says too little.
 FIELD_TYPES = {
+    ("AdmissionregistrationV1WebhookClientConfig", "caBundle"): "bytes",
     ("V1EmptyDirVolumeSource", "sizeLimit"): "ResourceQuantity",
     ("V1ConfigMap", "binaryData"): "dict(str, bytes)",
     ("V1HTTPGetAction", "port"): "IntOrString",
@@ -61,6 +62,8 @@ LIST_KEYS = {
     "volumeDevices": ("devicePath",),
     "ownerReferences": ("uid",),
     "conditions": ("type",),
+    "webhooks": ("name",),
+    "matchConditions": ("name",),
 }
 # The one key that strategic merge patches use, where it is not the first of LIST_KEYS's.
 PATCH_KEYS = {"topologySpreadConstraints": "topologyKey", "ports": "containerPort"}
@@ -79,12 +82,17 @@ _GROUPS = {
         "UncountedTerminatedPods",
     ),
     "io.k8s.api.coordination.v1": ("Lease", "LeaseSpec"),
+    "io.k8s.api.admissionregistration.v1": (
+        "MatchCondition", "MutatingWebhook", "MutatingWebhookConfiguration", "RuleWithOperations",
+        "ValidatingWebhook", "ValidatingWebhookConfiguration",
+    ),
     "io.k8s.api.apps.v1": ("DeploymentStrategy", "RollingUpdateDeployment"),
 }  # fmt: skip
 _GROUP_OF = {f"V1{name}": group for group, names in _GROUPS.items() for name in names}
 
 _PREFIXES = (
     ("CoreV1", "io.k8s.api.core.v1"),
+    ("AdmissionregistrationV1", "io.k8s.api.admissionregistration.v1"),
     ("V2", "io.k8s.api.autoscaling.v2"),
     ("V1", "io.k8s.api.core.v1"),
     ("Serving", "dev.knative.serving.v1"),

@@ -35,6 +35,7 @@ from glowplug.apiserver.schema import Schemas
 from glowplug.apiserver.store import Store
 from glowplug.apiserver.tls import Pki, ensure_pki
 from glowplug.apiserver.watch import Hub, Window
+from glowplug.apiserver.webhooks import Webhooks
 from glowplug.apiserver.writing import Writer
 from glowplug.errors import NotFound
 from glowplug.spec import autoscaling_config
@@ -173,7 +174,8 @@ class ApiServer:
         )
         read_config = ReadConfig(config.watch_timeout_s, config.bookmark_interval_s)
         reader = Reader(state.requests, state.hub, read_config)
-        writer = Writer(state.requests, Admission(schemas, self._allows_zero_initial_scale))
+        admission = Admission(schemas, self._allows_zero_initial_scale)
+        writer = Writer(state.requests, admission, Webhooks(state.requests))
         return App(app_config, state.requests, reader, writer, openapi, logs, pages)
 
     def _allows_zero_initial_scale(self) -> bool:

@@ -106,6 +106,25 @@ JOB_SINK = Kind(
     "sinks.knative.dev", "v1alpha1", "JobSink", "jobsinks", categories=("all", "knative", "sinks")
 )
 
+MUTATING_WEBHOOK_CONFIGURATION = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "MutatingWebhookConfiguration",
+    "mutatingwebhookconfigurations",
+    is_namespaced=False,
+    categories=("api-extensions",),
+    has_status=False,
+)
+VALIDATING_WEBHOOK_CONFIGURATION = Kind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "ValidatingWebhookConfiguration",
+    "validatingwebhookconfigurations",
+    is_namespaced=False,
+    categories=("api-extensions",),
+    has_status=False,
+)
+
 # Derived from the schemas, for clients that look for definitions before they watch (kopf does).
 CUSTOM_RESOURCE_DEFINITION = Kind(
     "apiextensions.k8s.io",
@@ -122,6 +141,7 @@ KINDS: tuple[Kind, ...] = (
     INFERENCE_SERVICE, INFERENCE_GRAPH, SERVING_RUNTIME, CLUSTER_SERVING_RUNTIME,
     KNATIVE_SERVICE, CONFIGURATION, REVISION, ROUTE, POD_AUTOSCALER,
     BROKER, TRIGGER, KAFKA_SOURCE, PING_SOURCE, JOB_SINK,
+    MUTATING_WEBHOOK_CONFIGURATION, VALIDATING_WEBHOOK_CONFIGURATION,
     CUSTOM_RESOURCE_DEFINITION,
 )  # fmt: skip
 
