@@ -59,7 +59,7 @@ def run(
         from glowplug.operators.api import connection
         from glowplug.warmfloor import operator
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed", hint="install glowplug[warmfloor]") from error
+        raise ConfigError(f"{error.name} is not installed", hint="install glowplug[controllers]") from error
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     logging.getLogger("httpx2").setLevel(logging.WARNING)
