@@ -185,9 +185,8 @@ def meter(chance: random.Random) -> Question:
         elif kind < 0.6 and inside:
             ops.append({"do": inside.pop(chance.randrange(len(inside))), "t": t})
         else:
-            prefix = chance.choice(["", "proxied_"])
-            ops.append({"do": f"{prefix}in", "t": t})
-            inside.append(f"{prefix}out")
+            ops.append({"do": "in", "t": t})
+            inside.append("out")
     return {"kind": "meter", "ops": [*ops, {"do": "report", "t": t + 1}]}
 
 

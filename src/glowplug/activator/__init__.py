@@ -2,6 +2,5 @@
 
 from glowplug.activator.activator import Activator
 from glowplug.activator.config import ActivatorConfig
-from glowplug.activator.meter import Load
 
-__all__ = ["Activator", "ActivatorConfig", "Load"]
+__all__ = ["Activator", "ActivatorConfig"]

@@ -17,11 +17,11 @@ from anyio.abc import TaskStatus
 
 from glowplug.activator import questions
 from glowplug.activator.config import ActivatorConfig
-from glowplug.activator.meter import Load
 from glowplug.activator.throttler import Admission, Ticket
 from glowplug.activator.waiting import Outcome, WaitingRoom
 from glowplug.errors import InferenceError
 from glowplug.spec import names
+from glowplug.spec.load import Report
 from glowplug.spec.routes import RouteTable
 from glowplug.wire.http2 import GrpcService, Limits, Stream, grpc_timeout_s, status
 
@@ -55,7 +55,7 @@ class Activator:
         """A new Envoy runs: what the last one had let go is over."""
         self._answer(self._room.forget_in_flight(_now()))
 
-    def loads(self) -> dict[str, Load]:
+    def loads(self) -> dict[str, Report]:
         """By revision, the load since the last call: what waited, and what was let go and is not over yet."""
         return self._room.loads(_now())
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from glowplug.activator.config import ActivatorConfig
-from glowplug.activator.meter import Load, Meter
 from glowplug.activator.throttler import Admission, Refusal, Throttler, Ticket
+from glowplug.spec.load import Report, RequestMeter
 from glowplug.spec.routes import Backend
 
 Outcome = Admission | Refusal
@@ -32,10 +32,18 @@ class WaitingRoom:
     def __init__(self, config: ActivatorConfig) -> None:
         self._config = config
         self._throttlers: dict[str, Throttler] = {}
-        self._meters: dict[str, Meter] = {}
+        self._meters: dict[str, RequestMeter] = {}
         self._flights: dict[str, _Flight] = {}
-        self._deadlines: list[tuple[float, str, str]] = []
-        self.held = 0
+        # The revision of each request that waits: of an end Envoy says only whose it is.
+        self._waits: dict[str, str] = {}
+        # How many wait, of the revisions that somebody waits for.
+        self._holding: dict[str, int] = {}
+        self._deadlines: list[tuple[float, str]] = []
+
+    @property
+    def held(self) -> int:
+        """How many wait."""
+        return len(self._waits)
 
     def take(self, backends: Mapping[str, Backend], now: float) -> list[Outcome]:
         """The revisions as they are now, by `namespace/name`."""
@@ -58,42 +66,35 @@ class WaitingRoom:
         if throttler is None or not throttler.backend.takes_requests:
             see = f"kubectl get revisions -n {ticket.revision.partition('/')[0]}"
             return [Refusal(ticket, f"revision {ticket.revision} has no replica and gets none; see: {see}")]
-        self._meter(ticket.revision, now).begin(now)
+        self._meter(ticket.revision, now).request_in(_ns(now))
         admission = throttler.arrive(ticket)
         if admission is not None:
             self._flights[ticket.id] = _Flight(ticket.revision, admission.endpoint.pod)
             return [admission]
-        self.held += 1
-        heapq.heappush(self._deadlines, (ticket.expires_at, ticket.revision, ticket.id))
+        self._waits[ticket.id] = ticket.revision
+        self._holding[ticket.revision] = self._holding.get(ticket.revision, 0) + 1
+        self._note_deadline(ticket)
         return self._make_room(ticket.revision, now)
 
     def leave(self, ticket: Ticket, now: float) -> None:
         """Nobody waits for this request's answer any more."""
-        throttler = self._throttlers.get(ticket.revision)
-        if throttler is not None and throttler.leave(ticket.id) is not None:
-            self._stopped_waiting(ticket.revision, now)
+        self._leave(ticket.id, now)
 
     def finished(self, ticket_id: str, now: float) -> list[Outcome]:
         """A request is over, whatever came of it."""
         flight = self._flights.pop(ticket_id, None)
         if flight is None:
             # Its client went while it waited: Envoy tells of the end before it takes the question back.
-            self._leave_any(ticket_id, now)
+            self._leave(ticket_id, now)
             return []
-        self._meter(flight.revision, now).end(now)
+        self._meter(flight.revision, now).request_out(_ns(now))
         throttler = self._throttlers.get(flight.revision)
         return [] if throttler is None else list(self._went(throttler.finished(flight.pod)))
-
-    def _leave_any(self, ticket_id: str, now: float) -> None:
-        for revision, throttler in self._throttlers.items():
-            if throttler.leave(ticket_id) is not None:
-                self._stopped_waiting(revision, now)
-                return
 
     def forget_in_flight(self, now: float) -> list[Outcome]:
         """The ingress has started anew: nothing that was let go is in flight any more."""
         for flight in self._flights.values():
-            self._meter(flight.revision, now).end(now)
+            self._meter(flight.revision, now).request_out(_ns(now))
         self._flights.clear()
         return [
             outcome
@@ -105,12 +106,11 @@ class WaitingRoom:
         """Refuses who has waited past its deadline."""
         outcomes: list[Outcome] = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            _, revision, ticket_id = heapq.heappop(self._deadlines)
-            throttler = self._throttlers.get(revision)
-            ticket = throttler.leave(ticket_id) if throttler is not None else None
+            ticket = self._leave(heapq.heappop(self._deadlines)[1], now)
             if ticket is not None:
-                self._stopped_waiting(revision, now)
-                waited = f"no replica of revision {revision} was free for {now - ticket.arrived_at:.1f} s"
+                waited = (
+                    f"no replica of revision {ticket.revision} was free for {now - ticket.arrived_at:.1f} s"
+                )
                 outcomes.append(Refusal(ticket, waited))
         return outcomes
 
@@ -122,34 +122,46 @@ class WaitingRoom:
 
     def held_by_revision(self) -> dict[str, int]:
         """How many wait, of the revisions that somebody waits for."""
-        return {name: len(throttler.held) for name, throttler in self._throttlers.items() if throttler.held}
+        return dict(self._holding)
 
     def in_progress(self, revision: str) -> int:
         """How many requests of the revision wait or were let go and are not over."""
         meter = self._meters.get(revision)
-        return 0 if meter is None else meter.in_progress
+        return 0 if meter is None else meter.in_flight
 
-    def loads(self, now: float) -> dict[str, Load]:
+    def loads(self, now: float) -> dict[str, Report]:
         """By revision, what waited or was in flight since the last call; revisions without any are left out."""
-        loads = {revision: meter.take(now) for revision, meter in self._meters.items()}
-        for revision, load in loads.items():
-            if not load.in_progress:
-                del self._meters[revision]
+        loads = {revision: meter.report(_ns(now)) for revision, meter in self._meters.items()}
+        self._meters = {revision: meter for revision, meter in self._meters.items() if meter.in_flight}
         return loads
 
-    def _meter(self, revision: str, now: float) -> Meter:
+    def _note_deadline(self, ticket: Ticket) -> None:
+        if len(self._deadlines) > 2 * self._config.max_held:
+            # Most are of requests that went long before; under a steady load nothing else would remove them.
+            self._deadlines = [deadline for deadline in self._deadlines if deadline[1] in self._waits]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (ticket.expires_at, ticket.id))
+
+    def _leave(self, ticket_id: str, now: float) -> Ticket | None:
+        """That request waits no more; None if it did not."""
+        throttler = self._throttlers.get(self._waits.get(ticket_id, ""))
+        ticket = None if throttler is None else throttler.leave(ticket_id)
+        if ticket is not None:
+            self._stopped_waiting(ticket, now)
+        return ticket
+
+    def _meter(self, revision: str, now: float) -> RequestMeter:
         meter = self._meters.get(revision)
         if meter is None:
-            meter = self._meters[revision] = Meter(now)
+            meter = self._meters[revision] = RequestMeter(_ns(now))
         return meter
 
     def _make_room(self, newcomer: str, now: float) -> list[Outcome]:
         if self.held <= self._config.max_held:
             return []
-        most = max(self._throttlers.values(), key=lambda t: (len(t.held), t.backend.revision == newcomer))
-        ticket = most.newest()
-        most.leave(ticket.id)
-        self._stopped_waiting(ticket.revision, now)
+        most = max(self._holding, key=lambda revision: (self._holding[revision], revision == newcomer))
+        ticket = self._throttlers[most].newest()
+        self._leave(ticket.id, now)
         reason = (
             f"{self._config.max_held} requests wait already; revision {ticket.revision} has no free replica"
         )
@@ -158,7 +170,7 @@ class WaitingRoom:
     def _went(self, admissions: list[Admission]) -> Iterator[Outcome]:
         for admission in admissions:
             ticket = admission.ticket
-            self.held -= 1
+            self._forget_wait(ticket)
             self._flights[ticket.id] = _Flight(ticket.revision, admission.endpoint.pod)
             yield admission
 
@@ -166,9 +178,19 @@ class WaitingRoom:
         refused = list(throttler.held.values())
         throttler.held.clear()
         for ticket in refused:
-            self._stopped_waiting(ticket.revision, now)
+            self._stopped_waiting(ticket, now)
         return [Refusal(ticket, reason.format(ticket.revision)) for ticket in refused]
 
-    def _stopped_waiting(self, revision: str, now: float) -> None:
-        self.held -= 1
-        self._meter(revision, now).end(now)
+    def _stopped_waiting(self, ticket: Ticket, now: float) -> None:
+        self._forget_wait(ticket)
+        self._meter(ticket.revision, now).request_out(_ns(now))
+
+    def _forget_wait(self, ticket: Ticket) -> None:
+        del self._waits[ticket.id]
+        self._holding[ticket.revision] -= 1
+        if not self._holding[ticket.revision]:
+            del self._holding[ticket.revision]
+
+
+def _ns(now: float) -> int:
+    return int(now * 1e9)

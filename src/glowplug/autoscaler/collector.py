@@ -1,20 +1,19 @@
 """A revision's measurements: what all its reporters say, in a stable and a panic window for each metric.
 
-The values are the whole revision's, not a pod's: whoever asks each pod adds them up (`from_sample` where it asked a
-part of them), and the activator adds what it holds and forwards. Requests that came through the activator are counted
-there, so a pod's report is taken without them. Source: knative.dev/serving pkg/autoscaler/metrics/collector.go.
+The values are the whole revision's, not a pod's, and each request is in one report only: what the ingress sent straight
+to pods in its own, what the activator holds or let go in the activator's. Source: knative.dev/serving
+pkg/autoscaler/metrics/collector.go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from glowplug.spec import autoscaling
+from glowplug.spec.load import Report
 
 from .buckets import LinearBuckets, WeightedBuckets
 from .decider import NoData, Observation
-from .meter import Report
 from .parameters import Windows
 
 
@@ -31,9 +30,9 @@ class Collector:
     def record(self, now_ns: int, report: Report) -> None:
         """Adds one report of the last second, of the activator or of all pods together."""
         for window in self._concurrency:
-            window.record(now_ns, report.concurrency - report.proxied_concurrency)
+            window.record(now_ns, report.concurrency)
         for window in self._rps:
-            window.record(now_ns, report.requests - report.proxied_requests)
+            window.record(now_ns, report.requests)
 
     def resize(self, windows: Windows, now_ns: int) -> None:
         """Takes over new lengths; what was measured stays as far as it fits."""
@@ -54,21 +53,3 @@ class Collector:
         if self._windows.is_scraped and stable.is_empty(now_ns):
             return NoData("no data to scale on yet: nothing was reported within the stable window")
         return Observation(ready, stable.average(now_ns), panic.average(now_ns))
-
-
-def from_sample(reports: Iterable[Report], total: int) -> Report:
-    """The report of `total` pods, from those of some of them, taken to be like the others.
-
-    `reports` must not be empty.
-    """
-    found = list(reports)
-
-    def extended(values: Iterable[float]) -> float:
-        return sum(values) / len(found) * total
-
-    return Report(
-        concurrency=extended(report.concurrency for report in found),
-        requests=extended(report.requests for report in found),
-        proxied_concurrency=extended(report.proxied_concurrency for report in found),
-        proxied_requests=extended(report.proxied_requests for report in found),
-    )

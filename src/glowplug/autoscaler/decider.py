@@ -188,11 +188,6 @@ def initial_excess_burst_capacity(parameters: Parameters) -> int:
     return floats.to_int32(parameters.initial_scale * parameters.total - burst)
 
 
-def should_decide_now(desired: int, concurrency: float) -> bool:
-    """True if a report of `concurrency` requests must not wait for the next tick: the revision is at zero."""
-    return desired == 0 and concurrency != 0
-
-
 def is_news(before: tuple[int, int], after: Decision) -> bool:
     """True if a decision changes anything for whoever acts on it; `before` is (desired, excess burst capacity).
 

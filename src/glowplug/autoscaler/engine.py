@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from glowplug.spec import autoscaling
 from glowplug.spec.autoscaling import RevisionScaling
 from glowplug.spec.autoscaling_config import DEFAULTS, AutoscalerConfig
+from glowplug.spec.load import Report
 
 from . import decider, scaler, status
 from .collector import Collector
 from .decider import UNKNOWN_SCALE, Decision, State
-from .meter import Report
 from .parameters import Parameters, bounds_of, parameters_of, windows_of
 from .record import Recorded
 from .scaler import Standing, Want
@@ -113,9 +113,9 @@ class Autoscaler:
         """A revision that is gone, or is not scaled on load any more."""
         self._revisions.pop(name, None)
 
-    def is_measured(self) -> bool:
-        """Whether any revision has to be measured now."""
-        return any(not revision.is_asleep for revision in self._revisions.values())
+    def awake(self) -> list[str]:
+        """The revisions that have to be measured now."""
+        return [name for name, revision in self._revisions.items() if not revision.is_asleep]
 
     def record(self, reports: Mapping[str, Report], now_ns: int) -> None:
         """The last second's measurements by revision; one that is awake and not among them had no requests."""

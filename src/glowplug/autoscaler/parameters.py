@@ -37,7 +37,6 @@ class Parameters:
     activation_scale: int = 0
     is_reachable: bool = True
     initial_scale: int = 1
-    activator_capacity: float = 100.0
     metric: str = autoscaling.CONCURRENCY
 
 
@@ -84,7 +83,6 @@ def parameters_of(
         activation_scale=scaling.activation_scale or 0,
         is_reachable=is_reachable,
         initial_scale=initial_scale(scaling, config),
-        activator_capacity=config.activator_capacity,
         metric=scaling.metric,
     )
 

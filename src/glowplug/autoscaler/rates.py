@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .meter import Report
+from glowplug.spec.load import Report
 
 
 @dataclass(frozen=True)

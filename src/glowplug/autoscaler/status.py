@@ -11,17 +11,9 @@ from dataclasses import dataclass
 from glowplug.spec.autoscaling import RevisionScaling
 from glowplug.spec.autoscaling_config import DEFAULTS, AutoscalerConfig
 
-from . import floats
 from .decider import UNKNOWN_SCALE
-from .parameters import Parameters, bounds_of, initial_scale
+from .parameters import bounds_of, initial_scale
 from .scaler import Standing
-
-ACTIVE = "Active"
-SCALE_TARGET_INITIALIZED = "ScaleTargetInitialized"
-SKS_READY = "SKSReady"
-
-MIN_ACTIVATORS = 2
-NO_PRIVATE_SERVICE = "No Private Service Name"
 
 
 @dataclass(frozen=True)
@@ -59,16 +51,15 @@ def status_of(
     config: AutoscalerConfig = DEFAULTS,
     *,
     previous_desired: int | None = None,
-    has_service: bool = True,
 ) -> PodAutoscalerStatus:
     """The status after `scaler.scale` wanted `want` pods and `ready` are.
 
     `previous_desired` is the desiredScale that is written, None for none: one that became unknown (-1, the machine
-    has just started) does not take its place. Without its service a revision is not initialized, however many pods
-    it has.
+    has just started) does not take its place. Knative waits for the revision's service before it calls it initialized;
+    here there is always one.
     """
     needed = active_threshold(standing, scaling, config)
-    is_initialized = standing.is_initialized or (ready >= needed and has_service)
+    is_initialized = standing.is_initialized or ready >= needed
     desired = want
     if want == UNKNOWN_SCALE and previous_desired is not None and previous_desired >= 0:
         desired = previous_desired
@@ -97,13 +88,3 @@ def _active(want: int, ready: int, needed: int, standing: Standing) -> Statement
 def needs_activator(want: int, excess_burst_capacity: int) -> bool:
     """True if requests go through the activator (Knative's mode Proxy), False if straight to the pods (Serve)."""
     return want <= 0 or excess_burst_capacity < 0
-
-
-def activator_count(parameters: Parameters, ready: int) -> int:
-    """How many activators share a revision, at least two; one machine has one, whatever this says."""
-    burst = parameters.target_burst_capacity
-    if burst == 0:
-        return MIN_ACTIVATORS
-    capacity = ready * parameters.total + (burst if burst > 0 else 0)
-    needed = floats.ceil(floats.divide(capacity, parameters.activator_capacity))
-    return floats.to_int32(floats.maximum(MIN_ACTIVATORS, needed))

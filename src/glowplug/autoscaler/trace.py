@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -271,10 +271,3 @@ def _shown(value: object) -> str:
 def _limited(problems: list[str]) -> str:
     more = len(problems) - _MAX_SHOWN
     return "\n".join([*problems[:_MAX_SHOWN], *([f"and {more} more"] if more > 0 else [])])
-
-
-def lines_of(trace: Trace) -> Iterator[str]:
-    """The trace's text form, a line each, without line ends; what was read comes out as it was."""
-    yield header_line(trace.parameters, trace.initial_ready)
-    for tick in trace.ticks:
-        yield tick_line(tick.t, tick.ready, tick.observation)

@@ -15,17 +15,18 @@ from typing import Protocol
 from glowplug.activator import Activator
 from glowplug.autoscaler import record
 from glowplug.autoscaler.engine import Autoscaler, Facts
-from glowplug.autoscaler.meter import Report
 from glowplug.autoscaler.parameters import SECOND_NS, TICK_S, bounds_of, initial_scale
 from glowplug.autoscaler.rates import Counters, report_between
 from glowplug.autoscaler.record import Recorded
 from glowplug.controllers import Objects
-from glowplug.controllers.knative.scaling import Bounds, Scale, Standing
+from glowplug.controllers.knative.scaling import Bounds, Said, Scale, Standing
 from glowplug.errors import ConfigError
+from glowplug.local import autoscaler_status
 from glowplug.router import Router
 from glowplug.spec import autoscaling_config
 from glowplug.spec.autoscaling import scaling_of
 from glowplug.spec.kinds import CONFIG_MAP
+from glowplug.spec.load import Report
 
 _log = logging.getLogger(__name__)
 _LONGEST_INTERVAL_S = 2.0
@@ -54,15 +55,16 @@ class Autoscaling:
         self._siblings = siblings
         self._before: Mapping[str, Counters] = {}
         self._read_at = 0.0
-        self._is_measured = True
+        # Why the ingress could not be read last; empty if it could.
+        self._unmeasured = ""
         # By revision, since the machine started: the integral of the requests in progress, and requests.
         self._totals: dict[str, tuple[float, float]] = {}
 
     def bounds(self, annotations: Mapping[str, str]) -> Bounds:
         """What the controllers ask of a revision that has no pods yet."""
         scaling = scaling_of(annotations)
-        found = bounds_of(scaling, True, self.engine.config)
-        return Bounds(found.minimum, found.maximum, initial_scale(scaling, self.engine.config))
+        minimum = bounds_of(scaling, True, self.engine.config).minimum
+        return Bounds(minimum, initial_scale(scaling, self.engine.config))
 
     def scale(self, standing: Standing, now: float) -> Scale:
         """What the controllers ask of a revision that is scaled on load."""
@@ -78,12 +80,17 @@ class Autoscaling:
         verdict = self.engine.look(standing.revision, facts, _ns(now))
         want = verdict.want
         return Scale(
-            desired=want.scale if want.scale >= 0 else standing.desired,
+            desired=want.scale,
             reason=want.reason,
             pods=want.scale if want.is_applied else None,
             is_held=verdict.needs_activator,
             again_at=None if want.again_ns is None else now + want.again_ns / SECOND_NS,
+            unmeasured=self._unmeasured,
         )
+
+    def says(self, standing: Standing, desired: int) -> Said:
+        """What the PodAutoscaler says once the revision wants `desired` pods."""
+        return autoscaler_status.says(standing, desired, self.engine.config)
 
     def forget(self, revision: str) -> None:
         """That revision is not scaled on load any more."""
@@ -120,7 +127,7 @@ class Autoscaling:
             f"glowplug_activator_refused_total {self.activator.refused}",
             "# HELP glowplug_ingress_measured Whether the last reading of the ingress succeeded.",
             "# TYPE glowplug_ingress_measured gauge",
-            f"glowplug_ingress_measured {int(self._is_measured)}",
+            f"glowplug_ingress_measured {int(not self._unmeasured)}",
             *self._asked(),
         ]
         return "".join(f"{line}\n" for line in lines)
@@ -161,17 +168,15 @@ class Autoscaling:
         while True:
             second = max(second + 1, int(self._clock()))
             await asyncio.sleep(max(second - self._clock(), 0.0))
-            if not self.engine.is_measured():
+            if not self.engine.awake():
                 self._before = {}
                 continue
             try:
                 reports = await self._measure()
             except (OSError, TimeoutError) as error:
-                if self._is_measured:
-                    _log.warning("the ingress cannot be measured, scales stay as they are: %s", error)
-                self._is_measured = False
+                self._set_unmeasured(f"the ingress cannot be measured, the scale stays as it is: {error!r}")
                 continue
-            self._is_measured = True
+            self._set_unmeasured("")
             now_ns = _ns(self._clock())
             self.engine.record(reports, now_ns)
             # A reading may have taken longer than a second.
@@ -205,6 +210,16 @@ class Autoscaling:
             busy_s, requests = self._totals.get(name, (0.0, 0.0))
             self._totals[name] = busy_s + report.concurrency * known_s, requests + report.requests
         return reports
+
+    def _set_unmeasured(self, why: str) -> None:
+        """Whoever is scaled on load says so, when it begins and when it is over."""
+        if bool(why) == bool(self._unmeasured):
+            return
+        self._unmeasured = why
+        if why:
+            _log.warning("%s", why)
+        for revision in self.engine.awake():
+            self.wake(revision)
 
     def _news(self, revision: str) -> None:
         self.wake(revision)

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from glowplug.autoscaler.engine import Autoscaler, Facts
-from glowplug.autoscaler.meter import Report
 from glowplug.autoscaler.parameters import SECOND_NS, TICK_S, Parameters, parameters_of
 from glowplug.spec import names
 from glowplug.spec.autoscaling import scaling_of
+from glowplug.spec.load import Report
 
 _NAME = "simulated/revision"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from glowplug.activator import ActivatorConfig
-from glowplug.activator.throttler import Admission, Ticket
+from glowplug.activator.throttler import Admission, Refusal, Ticket
 from glowplug.activator.waiting import Outcome, WaitingRoom
 from glowplug.spec.routes import Backend, Endpoint, Mode
 
@@ -32,6 +32,8 @@ class Waiting(RuleBasedStateMachine):
         self.flights: dict[str, tuple[str, str]] = {}
         self.answered: set[str] = set()
         self.area: Counter[str] = Counter()
+        # By revision, since when its load is measured.
+        self.since: dict[str, float] = {}
         self.count = 0
 
     def took(self, outcomes: list[Outcome]) -> None:
@@ -72,7 +74,10 @@ class Waiting(RuleBasedStateMachine):
         self.count += 1
         ticket = Ticket(f"{self.count:06}", revision, is_grpc, attempt, self.now + wait_s, None, self.now)
         self.open[ticket.id] = ticket
-        self.took(self.room.arrive(ticket, self.now))
+        outcomes = self.room.arrive(ticket, self.now)
+        self.took(outcomes)
+        if not any("gets none" in o.reason for o in outcomes if isinstance(o, Refusal)):
+            self.since.setdefault(revision, self.now)
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -111,13 +116,11 @@ class Waiting(RuleBasedStateMachine):
     @rule()
     def read(self) -> None:
         loads = self.room.loads(self.now)
-        found = {
-            revision: round(load.concurrency * load.seconds, 6)
-            for revision, load in loads.items()
-            if load.seconds
-        }
+        assert loads.keys() == self.since.keys()
+        found = {r: round(load.concurrency * (self.now - self.since[r]), 6) for r, load in loads.items()}
         assert {r: area for r, area in found.items() if area} == {r: a for r, a in self.area.items() if a}
         self.area.clear()
+        self.since = dict.fromkeys(self.in_progress(), self.now)
 
     def in_progress(self) -> Counter[str]:
         held = Counter(ticket.revision for ticket in self.open.values())
@@ -166,3 +169,16 @@ def test_a_pod_that_speaks_grpc_on_its_only_port_gets_it_there() -> None:
     for number, port in ((1, 50001), (2, 40002)):
         ticket = Ticket("1", "default/a", True, 1, 1.0, None, 0.0)
         assert Admission(ticket, endpoint(number)).address == f"127.0.0.1:{port}"
+
+
+def test_who_went_long_before_its_deadline_is_not_remembered_until_then() -> None:
+    room = WaitingRoom(ActivatorConfig(max_held=MAX_HELD))
+    room.take({"default/a": Backend("default/a", (), 1, 300.0, Mode.PROXY)}, 0.0)
+    for number in range(1000):
+        ticket = Ticket(f"{number:06}", "default/a", False, 1, 300.0, None, float(number))
+        assert room.arrive(ticket, float(number)) == []
+        if number:
+            # The first one stays, so the room is never empty.
+            room.finished(ticket.id, float(number))
+    assert (room.held, room.next_deadline()) == (1, 300.0)
+    assert len(room._deadlines) <= 2 * MAX_HELD + 1

@@ -88,8 +88,6 @@ def test_excess_burst_capacity() -> None:
 def test_before_the_first_decision() -> None:
     assert decider.initial_excess_burst_capacity(replace(P, initial_scale=3)) == -181
     assert decider.initial_excess_burst_capacity(replace(P, target_burst_capacity=-1)) == -1
-    assert decider.should_decide_now(0, 0.5)
-    assert not decider.should_decide_now(0, 0) and not decider.should_decide_now(-1, 1)
 
 
 @pytest.mark.parametrize(

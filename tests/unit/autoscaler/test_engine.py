@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from glowplug.autoscaler.engine import Autoscaler, Facts, Verdict
-from glowplug.autoscaler.meter import Report
 from glowplug.autoscaler.parameters import SECOND_NS
+from glowplug.spec.load import Report
 
 NAME = "default/r"
 START_NS = 1_770_000_000 * SECOND_NS
@@ -69,13 +69,13 @@ def test_an_idle_revision_goes_to_zero_and_sleeps_and_a_request_wakes_it_at_once
     assert world.verdict.needs_activator
     world.step(0, 30)
     assert world.facts.ready == 0
-    assert not world.engine.is_measured()
+    assert world.engine.awake() == []
 
     world.news.clear()
     assert world.engine.poke(NAME, world.now_ns)
     assert world.news == [NAME]
     assert world.look().want.scale == 1 and world.facts.ready == 1
-    assert world.engine.is_measured()
+    assert world.engine.awake() == [NAME]
     # The request that woke it is not counted twice.
     assert not world.engine.poke(NAME, world.now_ns)
     world.step(1)

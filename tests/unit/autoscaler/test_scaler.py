@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowplug.autoscaler import status
-from glowplug.autoscaler.parameters import Parameters
 from glowplug.autoscaler.scaler import Standing, effective_bounds, scale
 from glowplug.spec.autoscaling import RevisionScaling
 from glowplug.spec.autoscaling_config import AutoscalerConfig, parse
@@ -107,7 +106,6 @@ def test_a_revision_is_initialized_with_all_its_first_pods_and_a_service() -> No
     scaling = RevisionScaling(initial_scale=3)
     found = [status.status_of(3, ready, NEW, scaling).is_initialized for ready in (2, 3)]
     assert found == [False, True]
-    assert not status.status_of(3, 3, NEW, scaling, has_service=False).is_initialized
 
 
 def test_the_path_of_requests() -> None:
@@ -117,9 +115,6 @@ def test_the_path_of_requests() -> None:
         True,
         True,
     ]
-    parameters = Parameters(target=70, total=100)
-    assert [status.activator_count(parameters, ready) for ready in (0, 1, 9)] == [3, 4, 12]
-    assert status.activator_count(replace(parameters, target_burst_capacity=0), 99) == 2
 
 
 SCALINGS = st.builds(

@@ -15,10 +15,12 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glowplug.controllers.knative.scaling import Bounds, Scale, Standing
+from glowplug.controllers.knative.scaling import Bounds, Said, Scale, Standing
 from glowplug.errors import AlreadyExists, Conflict, NotFound
+from glowplug.local.autoscaler_status import says
 from glowplug.spec import kinds, names
 from glowplug.spec.autoscaling import scaling_of
+from glowplug.spec.autoscaling_config import AutoscalerConfig
 from glowplug.spec.kinds import Kind
 
 Object = dict[str, Any]
@@ -181,17 +183,22 @@ class FixedAutoscaler:
 
     def __init__(self) -> None:
         self.desired: dict[str, int] = {}
+        self.unmeasured = ""
 
     def bounds(self, annotations: Mapping[str, str]) -> Bounds:
         found = scaling_of(annotations)
         initial = 1 if found.initial_scale is None else found.initial_scale
-        return Bounds(found.min_scale or 0, found.max_scale or 0, initial)
+        return Bounds(found.min_scale or 0, initial)
 
     def scale(self, standing: Standing, now: float) -> Scale:
         found = self.bounds(standing.annotations)
         wanted = self.desired.get(standing.revision, found.minimum or found.initial)
-        pods = max(found.minimum, found.clamp(wanted))
-        return Scale(pods, "fixed", pods, is_held=standing.ready == 0)
+        most = scaling_of(standing.annotations).max_scale
+        pods = max(found.minimum, min(wanted, most) if most else wanted)
+        return Scale(pods, "fixed", pods, is_held=standing.ready == 0, unmeasured=self.unmeasured)
+
+    def says(self, standing: Standing, desired: int) -> Said:
+        return says(standing, desired, AutoscalerConfig(allow_zero_initial_scale=True))
 
     def forget(self, revision: str) -> None:
         pass

@@ -183,13 +183,12 @@ class TestScaling:
     @pytest.mark.parametrize(
         ("bounds", "phase", "is_reachable", "expected"),
         [
-            (Bounds(0, 0, 1), Phase(False, False, None), True, 1),
-            (Bounds(2, 0, 1), Phase(False, False, None), True, 2),
-            (Bounds(1, 0, 4), Phase(False, False, None), True, 4),
-            (Bounds(0, 2, 4), Phase(False, False, None), True, 2),
-            (Bounds(0, 0, 0), Phase(False, False, None), True, 0),
-            (Bounds(3, 0, 1), Phase(True, False, None), False, 0),
-            (Bounds(3, 0, 1), Phase(False, True, None), True, 0),
+            (Bounds(0, 1), Phase(False, False, None), True, 1),
+            (Bounds(2, 1), Phase(False, False, None), True, 2),
+            (Bounds(1, 4), Phase(False, False, None), True, 4),
+            (Bounds(0, 0), Phase(False, False, None), True, 0),
+            (Bounds(3, 1), Phase(True, False, None), False, 0),
+            (Bounds(3, 1), Phase(False, True, None), True, 0),
         ],
     )
     def test_the_number_until_the_load_counts(
@@ -197,11 +196,13 @@ class TestScaling:
     ) -> None:
         scale = first_scale(bounds, phase, is_reachable)
         assert scale is not None
-        assert scale.desired == scale.pods == expected and scale.reason
+        assert scale.pods == expected and scale.reason
+        is_starting = is_reachable and not phase.has_failed
+        assert scale.desired == (-1 if is_starting else 0)
         assert scale.is_held is not phase.has_failed
 
     def test_once_it_is_initialized_the_autoscaler_is_asked(self) -> None:
-        assert first_scale(Bounds(3, 0, 1), Phase(True, False, None), True) is None
+        assert first_scale(Bounds(3, 1), Phase(True, False, None), True) is None
 
     @pytest.mark.parametrize(
         ("text", "expected"),

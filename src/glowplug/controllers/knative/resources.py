@@ -113,7 +113,7 @@ def make_autoscaler(revision: Object, reachability: str) -> Object:
     }
     spec: Object = {
         "protocolType": "h2c" if ports[0].get("name") == "h2c" else "http1",
-        "reachability": reachability,
+        **({"reachability": reachability} if reachability else {}),
         "scaleTargetRef": {
             "apiVersion": "apps/v1",
             "kind": "Deployment",

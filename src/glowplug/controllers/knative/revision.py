@@ -30,7 +30,7 @@ from .labels import RESERVE, ROUTING_STATE_MODIFIED, routing_state
 from .pods import Trouble, describe_unready, find_trouble, is_ready, make_pod, plan_pods
 from .resources import make_autoscaler
 from .revision_status import revision_status
-from .scaling import Phase, Scale, Standing
+from .scaling import Phase, Said, Scale, Standing
 
 
 def reconcile(world: World, namespace: str, name: str, now: float) -> None:
@@ -44,22 +44,24 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     is_reachable = _is_reachable(world, revision, now)
     if not is_reachable:
         world.book.release(f"{namespace}/{name}")
-    autoscaler = _ensure_autoscaler(world, revision, is_reachable)
+    ready = sum(map(is_ready, pods))
+    trouble = find_trouble(pods) or Trouble("", describe_unready(pods), False)
+    is_broken = trouble.is_failure and not ready
+    autoscaler = _ensure_autoscaler(world, revision, scaling.reachability(revision, is_reachable, is_broken))
     bounds = world.autoscaler.bounds(annotations_of(revision))
     phase = scaling.phase_of(revision, autoscaler, world.config.progress_deadline_s, world.started_at, now)
-    ready = sum(map(is_ready, pods))
     scale = scaling.first_scale(bounds, phase, is_reachable)
+    standing = _standing(revision, autoscaler, phase, ready, is_reachable)
     if scale is None:
-        scale = world.autoscaler.scale(_standing(revision, autoscaler, ready), now)
+        scale = world.autoscaler.scale(standing, now)
     else:
         world.autoscaler.forget(f"{namespace}/{name}")
-    trouble = find_trouble(pods) or Trouble("", describe_unready(pods), False)
-    found = scaling.autoscaler_conditions(scale, phase, bounds.minimum, ready, is_reachable)
     pods = _scale(world, revision, pods, scale, now)
-    status = _autoscaler_status(autoscaler, name, scale, ready, found, now)
+    status = _autoscaler_status(autoscaler, phase, scale, world.autoscaler.says(standing, scale.desired), now)
+    _tell_measured(world, autoscaler, scale)
     autoscaler = world.update_status(kinds.POD_AUTOSCALER, autoscaler, status)
     phase = scaling.phase_of(revision, autoscaler, world.config.progress_deadline_s, world.started_at, now)
-    status = revision_status(revision, status, phase, scale, ready, trouble, now)
+    status = revision_status(revision, status, phase, ready, trouble, now)
     became_ready = not conditions.is_true(revision) and conditions.is_true({"status": status})
     world.update_status(kinds.REVISION, revision, status)
     if became_ready:
@@ -71,7 +73,7 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
         world.queue.add_at(Key(kinds.REVISION, namespace, name), scale.again_at)
 
 
-def _standing(revision: Object, autoscaler: Object, ready: int) -> Standing:
+def _standing(revision: Object, autoscaler: Object, phase: Phase, ready: int, is_reachable: bool) -> Standing:
     active = conditions.find(autoscaler, scaling.ACTIVE)
     return Standing(
         revision=f"{namespace_of(revision)}/{name_of(revision)}",
@@ -79,9 +81,11 @@ def _standing(revision: Object, autoscaler: Object, ready: int) -> Standing:
         annotations=annotations_of(autoscaler),
         container_concurrency=at(revision, "spec", "containerConcurrency") or 0,
         ready=ready,
-        desired=at(autoscaler, "status", "desiredScale") or 0,
-        active=active.status if active is not None else "",
+        desired=at(autoscaler, "status", "desiredScale"),
+        active=scaling.activity(active, phase, is_reachable),
         active_since=seconds(conditions.since(autoscaler, scaling.ACTIVE)) or 0.0,
+        is_initialized=phase.is_initialized,
+        is_reachable=is_reachable,
     )
 
 
@@ -100,8 +104,8 @@ def _retired_at(world: World, revision: Object) -> float:
     return left + world.config.retire_delay_s
 
 
-def _ensure_autoscaler(world: World, revision: Object, is_reachable: bool) -> Object:
-    wanted = make_autoscaler(revision, "Reachable" if is_reachable else "Unreachable")
+def _ensure_autoscaler(world: World, revision: Object, reachability: str) -> Object:
+    wanted = make_autoscaler(revision, reachability)
     existing = world.get(kinds.POD_AUTOSCALER, namespace_of(revision), name_of(revision))
     if existing is not None and not is_controlled_by(existing, revision):
         # Left by a revision of the same name; the garbage collector has not come by yet.
@@ -135,17 +139,26 @@ def _scale(world: World, revision: Object, pods: list[Object], scale: Scale, now
     return [pod for pod in pods if name_of(pod) not in plan.delete]
 
 
-def _autoscaler_status(
-    autoscaler: Object, name: str, scale: Scale, ready: int, found: list[conditions.Condition], now: float
-) -> Object:
+def _autoscaler_status(autoscaler: Object, phase: Phase, scale: Scale, said: Said, now: float) -> Object:
+    written = conditions.find(autoscaler, scaling.ACTIVE)
+    found = scaling.autoscaler_conditions(said, written, phase, said.actual, scale.unmeasured)
     status: Object = dict(autoscaler.get("status") or {})
     status["observedGeneration"] = generation_of(autoscaler)
     status["conditions"] = conditions.settle(status.get("conditions"), found, scaling.DEPENDENTS, now)
-    status["desiredScale"] = scale.desired
-    status["actualScale"] = ready
-    status["serviceName"] = name
-    status["metricsServiceName"] = f"{name}-private"
+    status["desiredScale"] = said.desired
+    status["actualScale"] = said.actual
+    status["serviceName"] = name_of(autoscaler)
+    status["metricsServiceName"] = f"{name_of(autoscaler)}-private"
     return status
+
+
+def _tell_measured(world: World, autoscaler: Object, scale: Scale) -> None:
+    """An event when measurements begin or cease to be missing; the condition says it for as long as they are."""
+    was_missing = conditions.is_false(autoscaler, scaling.SCALING_ACTIVE)
+    if scale.unmeasured and not was_missing:
+        world.record(autoscaler, "Warning", scaling.UNMEASURED, scale.unmeasured)
+    elif was_missing and not scale.unmeasured:
+        world.record(autoscaler, "Normal", "ValidMetricFound", "the load is measured again")
 
 
 def _look_again(world: World, revision: Object, phase: Phase, is_reachable: bool, now: float) -> None:

@@ -12,7 +12,7 @@ from ..conditions import Condition
 from ..metadata import Object, at, generation_of
 from . import scaling
 from .pods import Trouble
-from .scaling import Phase, Scale
+from .scaling import Phase
 
 RESOURCES = "ResourcesAvailable"
 HEALTHY = "ContainerHealthy"
@@ -25,7 +25,6 @@ def revision_status(
     revision: Object,
     autoscaler_status: Object,
     phase: Phase,
-    scale: Scale,
     ready: int,
     trouble: Trouble,
     now: float,
@@ -34,15 +33,18 @@ def revision_status(
     before = conditions.find(revision, HEALTHY)
     wanted = [
         resources_available(phase, trouble, conditions.find(revision, RESOURCES)),
-        container_healthy(phase, scale, ready, trouble, before),
+        container_healthy(phase, autoscaler_status["desiredScale"], ready, trouble, before),
         _active(autoscaler_status),
     ]
     status: Object = dict(revision.get("status") or {})
     status["observedGeneration"] = generation_of(revision)
     status["conditions"] = conditions.settle(status.get("conditions"), wanted, DEPENDENTS, now)
     status["containerStatuses"] = [_container_status(c) for c in at(revision, "spec", "containers") or ()]
-    status["actualReplicas"] = autoscaler_status["actualScale"]
-    status["desiredReplicas"] = autoscaler_status["desiredScale"]
+    for field, of in (("actualReplicas", "actualScale"), ("desiredReplicas", "desiredScale")):
+        status.pop(field, None)
+        # Not known yet where it is below 0.
+        if autoscaler_status[of] >= 0:
+            status[field] = autoscaler_status[of]
     return status
 
 
@@ -60,13 +62,13 @@ def resources_available(phase: Phase, trouble: Trouble, before: Condition | None
 
 
 def container_healthy(
-    phase: Phase, scale: Scale, ready: int, trouble: Trouble, before: Condition | None
+    phase: Phase, desired: int, ready: int, trouble: Trouble, before: Condition | None
 ) -> Condition:
     """Whether its containers run. A failure is forgotten when a pod is ready, or when none is wanted any more."""
     was_false = before is not None and before.status == "False"
     if ready > 0:
         return conditions.true(HEALTHY)
-    if phase.is_initialized and scale.desired == 0:
+    if phase.is_initialized and desired == 0:
         return conditions.true(HEALTHY)
     if trouble.is_failure:
         return conditions.false(HEALTHY, trouble.reason, trouble.message)
@@ -81,8 +83,9 @@ def _deadline_message(trouble: Trouble, before: Condition | None) -> str:
 
 
 def _active(autoscaler_status: Object) -> Condition:
-    active = conditions.find({"status": autoscaler_status}, scaling.ACTIVE)
-    return active or conditions.unknown(scaling.ACTIVE, DEPLOYING)
+    # What Knative repeats here is whether the PodAutoscaler is ready.
+    ready = conditions.find({"status": autoscaler_status}, conditions.READY)
+    return (ready or conditions.unknown(conditions.READY, DEPLOYING)).renamed(scaling.ACTIVE)
 
 
 def _container_status(container: Object) -> Object:

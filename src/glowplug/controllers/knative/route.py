@@ -27,7 +27,7 @@ from ..metadata import (
 )
 from ..world import World
 from .labels import ACTIVE, RESERVE, ROUTING_STATE, ROUTING_STATE_MODIFIED
-from .traffic import ASSIGNED, Resolved, Targets, referenced, resolve, traffic_of
+from .traffic import ASSIGNED, Resolved, Targets, newest_ready, referenced, resolve, traffic_of
 
 INGRESS_READY = "IngressReady"
 CERTIFICATE_PROVISIONED = "CertificateProvisioned"
@@ -45,7 +45,7 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     revisions = _revisions(world, route, configurations)
     assigned = frozenset(target["revisionName"] for target in at(route, "status", "traffic") or ())
     resolved = resolve(route, Targets(configurations, revisions, assigned))
-    route = _update_status(world, route, resolved, now)
+    route = _update_status(world, route, resolved, newest_ready(configurations, revisions), now)
     wanted = referenced(route, configurations, revisions)
     is_settled = conditions.is_true(route) or conditions.is_false(route)
     _label(world, namespace, name, wanted, now, may_clear=is_settled)
@@ -73,7 +73,9 @@ def _revisions(world: World, route: Object, configurations: dict[str, Object]) -
     return {name: revision for name, revision in found.items() if revision is not None}
 
 
-def _update_status(world: World, route: Object, resolved: Resolved | Condition, now: float) -> Object:
+def _update_status(
+    world: World, route: Object, resolved: Resolved | Condition, newest: str | None, now: float
+) -> Object:
     namespace, name = namespace_of(route), name_of(route)
     url = addresses.url(world.config, namespace, name)
     status: Object = dict(route.get("status") or {})
@@ -88,7 +90,7 @@ def _update_status(world: World, route: Object, resolved: Resolved | Condition, 
         ]
     else:
         wanted = [c for c in wanted if c.type not in (ASSIGNED, INGRESS_READY)] + [resolved]
-    world.book.set_route(namespace, name, traffic_of({**route, "status": status}))
+    world.book.set_route(namespace, name, traffic_of({**route, "status": status}, newest))
     wanted.append(_ingress_ready(world, namespace, name))
     status["observedGeneration"] = generation_of(route)
     status["conditions"] = conditions.settle(status.get("conditions"), wanted, DEPENDENTS, now)

@@ -1,7 +1,8 @@
 """How many pods a revision should have, and what its PodAutoscaler says about it.
 
 Pure. The first pods are decided here, and that a revision has none which failed or which no route leads to; from then
-on the autoscaler says, who measures what the revision is asked.
+on the autoscaler says, who measures what the revision is asked. What the PodAutoscaler says of either is the
+autoscaler's too: it is Knative's own.
 """
 
 from __future__ import annotations
@@ -15,20 +16,26 @@ from glowplug.spec.gonumbers import SECOND_NS, GoValueError, parse_duration
 from .. import conditions
 from ..conditions import Condition
 from ..metadata import Object, annotations_of, seconds
-from .labels import PROGRESS_DEADLINE
+from .labels import PENDING, PROGRESS_DEADLINE, RESERVE, routing_state
 
 ACTIVE = "Active"
 INITIALIZED = "ScaleTargetInitialized"
 SKS_READY = "SKSReady"
 DEPENDENTS = (ACTIVE, INITIALIZED, SKS_READY)
 TIMED_OUT = "TimedOut"
+# As Kubernetes' horizontal autoscaler says it; there only while nothing can be measured.
+SCALING_ACTIVE = "ScalingActive"
+UNMEASURED = "FailedGetMetrics"
+NOT_MEASURED = -1
 
 
 @dataclass(frozen=True)
 class Scale:
-    """`desired` is what the status says. `pods` is how many there shall be now, None to leave them as they are.
+    """`desired` is what the revision wants, -1 where nothing was measured yet. `pods` is how many there shall be now,
+    None to leave them as they are.
 
     `is_held`: its requests go through the activator. `again_at` is when to ask again, in seconds since the epoch.
+    `unmeasured` is why its load is not known now, and the scale stays, empty where it is.
     """
 
     desired: int
@@ -36,22 +43,36 @@ class Scale:
     pods: int | None
     is_held: bool = True
     again_at: float | None = None
+    unmeasured: str = ""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What the autoscaler has to know of a revision, `namespace/name`, whose first pods were ready once.
+    """What the autoscaler has to know of a revision, `namespace/name`.
 
-    `active` is the status of the condition Active, `active_since` when that changed, in seconds since the epoch.
+    `active` is the status of the condition Active, `active_since` when that changed, in seconds since the epoch;
+    `desired` is the desiredScale that is written, None for none. `is_initialized`: its first pods were ready once.
     """
 
     revision: str
     annotations: Mapping[str, str]
     container_concurrency: int
     ready: int
-    desired: int
+    desired: int | None
     active: str
     active_since: float
+    is_initialized: bool = True
+    is_reachable: bool = True
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the PodAutoscaler says; `active` None leaves that condition as it is."""
+
+    active: Condition | None
+    is_initialized: bool
+    desired: int
+    actual: int
 
 
 class Autoscaler(Protocol):
@@ -61,7 +82,13 @@ class Autoscaler(Protocol):
         """What a revision's annotations say of its pods, and the cluster's settings where they say nothing."""
         ...
 
-    def scale(self, standing: Standing, now: float) -> Scale: ...
+    def scale(self, standing: Standing, now: float) -> Scale:
+        """Of a revision whose first pods were ready once."""
+        ...
+
+    def says(self, standing: Standing, desired: int) -> Said:
+        """What the PodAutoscaler says once the revision wants `desired` pods (-1: nothing was measured yet)."""
+        ...
 
     def forget(self, revision: str) -> None:
         """That revision is not to be scaled any more."""
@@ -69,14 +96,10 @@ class Autoscaler(Protocol):
 
 @dataclass(frozen=True)
 class Bounds:
-    """How many pods a revision may have, and has at first; `maximum` 0 is no bound."""
+    """How many pods a revision has at least, and at first."""
 
     minimum: int
-    maximum: int
     initial: int
-
-    def clamp(self, replicas: int) -> int:
-        return min(replicas, self.maximum) if self.maximum else replicas
 
 
 @dataclass(frozen=True)
@@ -97,8 +120,10 @@ def first_scale(bounds: Bounds, phase: Phase, is_reachable: bool) -> Scale | Non
         return Scale(0, "no route leads to it", 0)
     if phase.is_initialized:
         return None
-    pods = bounds.clamp(max(bounds.minimum, bounds.initial))
-    return Scale(pods, f"first pods: the larger of min {bounds.minimum}, initial {bounds.initial}", pods)
+    # Also past max-scale, as in Knative: the revision counts as started with all of these.
+    pods = max(bounds.minimum, bounds.initial)
+    reason = f"first pods: the larger of min {bounds.minimum}, initial {bounds.initial}"
+    return Scale(NOT_MEASURED, reason, pods)
 
 
 def phase_of(
@@ -131,24 +156,40 @@ def progress_deadline(revision: Object, default_s: float) -> float:
         return default_s
 
 
+def reachability(revision: Object, is_reachable: bool, is_broken: bool) -> str:
+    """As the PodAutoscaler has it: empty where no route has led to the revision yet. One whose containers have failed,
+    and of whose pods none is ready, is `Unreachable` for as long as that lasts."""
+    if is_broken or (not is_reachable and routing_state(revision) == RESERVE):
+        return "Unreachable"
+    return "" if routing_state(revision) == PENDING else "Reachable"
+
+
+def activity(written: Condition | None, phase: Phase, is_reachable: bool) -> str:
+    """The status of Active that the PodAutoscaler's next one follows from; empty where there is none."""
+    if not is_reachable:
+        # Whoever is left before it was ready has not failed.
+        return "False"
+    is_starting = not phase.is_initialized and not phase.has_failed
+    if is_starting and written is not None:
+        # It may have been left before, and is now started once more.
+        return "Unknown"
+    return "" if written is None else written.status
+
+
 def autoscaler_conditions(
-    scale: Scale, phase: Phase, minimum: int, ready: int, is_reachable: bool
+    said: Said, written: Condition | None, phase: Phase, ready: int, unmeasured: str
 ) -> list[Condition]:
-    """The PodAutoscaler's conditions for `ready` pods; `minimum` is the revision's min-scale."""
-    floor = minimum if is_reachable else 0
-    needed = max(floor, 1) if phase.is_initialized else scale.desired
-    # A revision that is not reachable wants no pods; that none are ready then is no achievement.
-    has_arrived = is_reachable and not phase.has_failed and ready >= needed
-    is_initialized = phase.is_initialized or has_arrived
-    found = [conditions.true(INITIALIZED) if is_initialized else conditions.unknown(INITIALIZED)]
-    found.append(conditions.true(SKS_READY) if is_initialized else conditions.unknown(SKS_READY, "NotReady"))
-    if phase.has_failed:
-        found.append(conditions.false(ACTIVE, TIMED_OUT, "The target could not be activated."))
-    elif scale.desired == 0:
-        found.append(conditions.false(ACTIVE, "NoTraffic", "The target is not receiving traffic."))
-    elif ready < needed:
-        message = "Requests to the target are being buffered as resources are provisioned."
-        found.append(conditions.unknown(ACTIVE, "Queued", message))
+    """The PodAutoscaler's conditions with `ready` pods; `written` is its Active as it stands."""
+    active = said.active or written or conditions.unknown(ACTIVE)
+    if phase.has_failed and written is not None and written.reason == TIMED_OUT:
+        # Knative's next look makes NoTraffic of it. Here it stays: it is what tells that the revision has failed.
+        active = written
+    is_initialized = phase.is_initialized or (said.is_initialized and not phase.has_failed)
+    found = [active, conditions.true(INITIALIZED) if is_initialized else conditions.unknown(INITIALIZED)]
+    if ready:
+        found.append(conditions.true(SKS_READY))
     else:
-        found.append(conditions.true(ACTIVE))
+        found.append(conditions.unknown(SKS_READY, "NotReady", "K8s Service is not ready"))
+    if unmeasured:
+        found.append(conditions.false(SCALING_ACTIVE, UNMEASURED, unmeasured))
     return found

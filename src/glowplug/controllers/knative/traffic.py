@@ -7,13 +7,15 @@ some only once a pod is ready. One that may be at zero takes it at once, and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from glowplug.spec import names
+from glowplug.spec.affinity import affinity_of
 from glowplug.spec.autoscaling import scaling_of
-from glowplug.spec.routes import Split
+from glowplug.spec.routes import Shadow, Split
+from glowplug.spec.shadowing import shadow_percent_of
 
 from .. import conditions
 from ..conditions import Condition
@@ -73,8 +75,11 @@ def resolve(route: Object, targets: Targets) -> Resolved | Condition:
     return problems[0] if problems else Resolved(tuple(merged.values()))
 
 
-def traffic_of(route: Object) -> Traffic | None:
-    """What the router is to do for this Route: the traffic of its status; None while it has none."""
+def traffic_of(route: Object, newest: str | None = None) -> Traffic | None:
+    """What the router is to do for this Route: the traffic of its status; None while it has none.
+
+    `newest` is the newest ready revision of its Configuration: the one that may be a shadow.
+    """
     namespace = namespace_of(route)
     targets = at(route, "status", "traffic") or ()
     if not targets:
@@ -85,7 +90,23 @@ def traffic_of(route: Object) -> Traffic | None:
     tags = tuple(
         (target["tag"], f"{namespace}/{target['revisionName']}") for target in targets if target.get("tag")
     )
-    return Traffic(splits, tags)
+    shadow = _shadow(route, splits, f"{namespace}/{newest}") if newest else None
+    return Traffic(splits, tags, affinity_of(annotations_of(route)), shadow)
+
+
+def newest_ready(configurations: Mapping[str, Object], revisions: Mapping[str, Object]) -> str | None:
+    """The newest ready revision, where all the traffic is one Configuration's."""
+    if len(configurations) != 1:
+        return None
+    (configuration,) = configurations.values()
+    name = at(configuration, "status", "latestReadyRevisionName")
+    return name if name in revisions and _is_ready(revisions[name]) else None
+
+
+def _shadow(route: Object, splits: Iterable[Split], newest: str) -> Shadow | None:
+    percent = shadow_percent_of(annotations_of(route))
+    is_in_use = any(split.revision == newest and split.percent >= 100 for split in splits)
+    return Shadow(newest, percent) if percent and not is_in_use else None
 
 
 def referenced(
