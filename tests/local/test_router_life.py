@@ -237,6 +237,7 @@ async def test_other_users_are_kept_out(tmp_path: Path) -> None:
             "admin.sock": 0o600,
             "endpoints.sock": 0o600,
             "probe.sock": 0o600,
+            "shadow.sock": 0o600,
         }
         sockets = [s for s in psutil.net_connections("inet") if s.pid == router.pid and s.status == "LISTEN"]
         assert [s.laddr for s in sockets] == [("127.0.0.1", router.real_port)]

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from glowplug.spec.routes import Backend, RouteEntry, RouteTable, Split
+from glowplug.spec.affinity import Affinity
+from glowplug.spec.routes import Backend, RouteEntry, RouteTable, Shadow, Split
 
 from . import addresses
 from .config import ControllersConfig
@@ -27,10 +28,15 @@ class Traffic:
 
     splits: tuple[Split, ...]
     tags: tuple[tuple[str, str], ...] = ()
+    affinity: Affinity | None = None
+    shadow: Shadow | None = None
 
     @property
     def revisions(self) -> frozenset[str]:
-        return frozenset([split.revision for split in self.splits] + [revision for _, revision in self.tags])
+        shadow = [self.shadow.revision] if self.shadow else []
+        return frozenset(
+            [split.revision for split in self.splits] + [revision for _, revision in self.tags] + shadow
+        )
 
 
 @dataclass(frozen=True)
@@ -155,17 +161,18 @@ def assemble(
     """
     entries: dict[Name, RouteEntry] = {}
     for (namespace, name), traffic in sorted(routes.items()):
-        entries[namespace, name] = _entry(config, namespace, name, traffic.splits)
+        entries[namespace, name] = _entry(config, namespace, name, traffic)
     for (namespace, name), route in sorted(aliases.items()):
-        target = entries.get((namespace, route))
+        target = routes.get((namespace, route))
         if target is not None and (namespace, name) not in entries:
-            entries[namespace, name] = _entry(config, namespace, name, target.splits)
+            entries[namespace, name] = _entry(config, namespace, name, target)
     for (namespace, name), traffic in sorted(routes.items()):
         for tag, revision in traffic.tags:
             tagged = addresses.tagged(tag, name)
             if (namespace, tagged) not in entries:
-                entries[namespace, tagged] = _entry(config, namespace, tagged, (Split(revision, 100),))
-    used = {split.revision for entry in entries.values() for split in entry.splits}
+                to = Traffic((Split(revision, 100),))
+                entries[namespace, tagged] = replace(_entry(config, namespace, tagged, to), tag=tag)
+    used = {revision for traffic in routes.values() for revision in traffic.revisions}
     used.update(revision for revision in kept if revision in backends)
     return RouteTable(
         routes=tuple(entries[name] for name in sorted(entries)),
@@ -173,13 +180,16 @@ def assemble(
     )
 
 
-def _entry(config: ControllersConfig, namespace: str, name: str, splits: tuple[Split, ...]) -> RouteEntry:
+def _entry(config: ControllersConfig, namespace: str, name: str, traffic: Traffic) -> RouteEntry:
     return RouteEntry(
         namespace=namespace,
         name=name,
         hosts=addresses.hosts(config, namespace, name),
         path_prefixes=(addresses.path(namespace, name),),
-        splits=splits,
+        splits=traffic.splits,
+        tags=traffic.tags,
+        affinity=traffic.affinity,
+        shadow=traffic.shadow,
     )
 
 

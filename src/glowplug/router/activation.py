@@ -17,10 +17,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from glowplug.router import responses
 from glowplug.router.clusters import (
     ENTRY,
     ENTRY_LISTENER,
     TYPE,
+    UPGRADES,
     Resource,
     entry_host,
     http2_windows,
@@ -28,6 +30,7 @@ from glowplug.router.clusters import (
     seconds,
 )
 from glowplug.router.replies import local_reply
+from glowplug.router.shadow import timed
 from glowplug.spec import names
 
 _DIRECT = "direct"
@@ -51,17 +54,19 @@ BOOTSTRAP_EXTENSION: Resource = {
 def revision_headers(revision: str) -> list[Resource]:
     """The headers that tell the activator, and as in Knative the pod, which revision a request is for."""
     namespace, _, name = revision.partition("/")
-    return [_overwrite(names.NAMESPACE_HEADER, namespace), _overwrite(names.REVISION_HEADER, name)]
+    return [overwrite(names.NAMESPACE_HEADER, namespace), overwrite(names.REVISION_HEADER, name)]
 
 
 def clusters(admission: Path) -> list[Resource]:
     """The clusters of the way: its entry, its exits, and the activator, who listens on the unix socket `admission`."""
     exits = {"original_dst_lb_config": {"use_http_header": True}, "lb_policy": "CLUSTER_PROVIDED"}
     http2 = {"http2_protocol_options": {**http2_windows(), "max_concurrent_streams": _STREAMS_PER_CONNECTION}}
+    # What wants to become a WebSocket comes here as an extended CONNECT.
+    connect = {"http2_protocol_options": {**http2["http2_protocol_options"], "allow_connect": True}}
     socket = {"endpoint": {"address": {"pipe": {"path": str(admission)}}}}
     many = {"http2_protocol_options": {"max_concurrent_streams": _ANY_NUMBER}}
     return [
-        _cluster(ENTRY, "STATIC", http2, **_one_host(ENTRY, entry_host())),
+        _cluster(ENTRY, "STATIC", connect, **_one_host(ENTRY, entry_host())),
         _cluster(_DIRECT, "ORIGINAL_DST", {"http_protocol_options": {}}, **exits),
         _cluster(_DIRECT_GRPC, "ORIGINAL_DST", http2, **exits),
         _cluster(_ADMISSION, "STATIC", many, **_one_host(_ADMISSION, socket)),
@@ -78,7 +83,11 @@ def listener() -> Resource:
             _ask(),
             {
                 "name": "envoy.filters.http.router",
-                "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.router.v3.Router"},
+                "typed_config": {
+                    "@type": TYPE + "envoy.extensions.filters.http.router.v3.Router",
+                    # The outer listener has them.
+                    "suppress_envoy_headers": True,
+                },
             },
         ],
         "route_config": {
@@ -86,7 +95,7 @@ def listener() -> Resource:
             "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": _routes()}],
         },
         "early_header_mutation_extensions": [_hold_header()],
-        "access_log": [_tell()],
+        "access_log": [_tell(), responses.inner_log()],
         "local_reply_config": local_reply(is_before_retry=True),
         "server_header_transformation": "PASS_THROUGH",
         # The outer listener has done all this.
@@ -94,7 +103,12 @@ def listener() -> Resource:
         "skip_xff_append": True,
         "generate_request_id": False,
         "stream_idle_timeout": "0s",
-        "http2_protocol_options": {**http2_windows(), "max_concurrent_streams": _STREAMS_PER_CONNECTION},
+        "http2_protocol_options": {
+            **http2_windows(),
+            "max_concurrent_streams": _STREAMS_PER_CONNECTION,
+            "allow_connect": True,
+        },
+        "upgrade_configs": UPGRADES,
     }
     return {
         "name": ENTRY_LISTENER,
@@ -109,10 +123,11 @@ def listener() -> Resource:
 
 def _routes() -> list[Resource]:
     limits = {"timeout": "0s", "idle_timeout": "0s"}
-    return [
+    routes: list[Resource] = [
         {"match": {"prefix": "/", "grpc": {}}, "route": {"cluster": _DIRECT_GRPC, **limits}},
         {"match": {"prefix": "/"}, "route": {"cluster": _DIRECT, **limits}},
     ]
+    return [*map(timed, routes), *routes]
 
 
 def _ask() -> Resource:
@@ -124,7 +139,8 @@ def _ask() -> Resource:
         "@type": TYPE + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",
         "grpc_service": {
-            "envoy_grpc": {"cluster_name": _ADMISSION},
+            # A header takes 350 bytes for as long as its request waits.
+            "envoy_grpc": {"cluster_name": _ADMISSION, "skip_envoy_headers": True},
             "timeout": seconds(_ADMISSION_TIMEOUT_S),
         },
         "failure_mode_allow": False,
@@ -156,12 +172,13 @@ def _hold_header() -> Resource:
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": TYPE + mutation,
-            "mutations": [{"append": _overwrite(names.HOLD_HEADER, "%UNIQUE_ID%")}],
+            "mutations": [{"append": overwrite(names.HOLD_HEADER, "%UNIQUE_ID%")}],
         },
     }
 
 
-def _overwrite(name: str, value: str) -> Resource:
+def overwrite(name: str, value: str) -> Resource:
+    """A header that replaces what the sender said under this name."""
     return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 

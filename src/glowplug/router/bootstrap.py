@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glowplug.router import activation
+from glowplug.router import activation, responses, shadow
 from glowplug.router.clusters import ENDPOINT_SOURCE, TYPE, Resource, file_source
 from glowplug.router.layout import CLUSTERS_FILE, LISTENERS_FILE, Layout
 
@@ -20,8 +20,8 @@ _MAX_POLLS = 65536
 
 REQUESTS_IN_FLIGHT = r"http\.(ingress|local)\.downstream_rq_active"
 
-# Each statistic costs memory for every cluster, so only those are kept that somebody reads: the router (versions),
-# the autoscaler and the rollout judge (requests).
+# Each statistic costs memory for every cluster, so only those are kept that somebody reads: the router (versions), the
+# autoscaler (requests), the rollout judge (responses).
 STATISTICS = (
     r"(cluster_manager\.cds|listener_manager\.lds|http\..*\.rds\..*|cluster\..*)"
     r"\.(version_text|update_rejected)",
@@ -31,20 +31,25 @@ STATISTICS = (
     r"|upstream_rq_rx_reset|upstream_cx_(active|total|connect_fail)|membership_(total|healthy))",
     r"http\.(ingress|local)\.downstream_(rq|cx)_(active|total|[1-5]xx|completed|time)",
     r"requests\.busy_us\..*",
+    responses.STATISTICS,
     r"server\.(live|uptime|memory_allocated)",
 )
 
 
 def bootstrap(layout: Layout) -> Resource:
-    """The bootstrap. Of the sockets, `admin` and `probe` are Envoy's, `endpoints` is the router's, and `admission`
-    the activator's."""
+    """The bootstrap. Of the sockets, `admin`, `probe` and `shadow` are Envoy's, `endpoints` is the router's,
+    `admission` the activator's, and `copies` the shadow's."""
     dynamic = {
         "cds_config": file_source(layout.xds / CLUSTERS_FILE),
         "lds_config": file_source(layout.xds / LISTENERS_FILE),
     }
     static = {
-        "listeners": [_probe(layout.probe), activation.listener()],
-        "clusters": [_endpoint_source(layout.endpoints), *activation.clusters(layout.admission)],
+        "listeners": [_probe(layout.probe), activation.listener(), shadow.listener(layout.shadow)],
+        "clusters": [
+            _endpoint_source(layout.endpoints),
+            *activation.clusters(layout.admission),
+            shadow.cluster(layout.copies),
+        ],
     }
     return {
         "bootstrap_extensions": [activation.BOOTSTRAP_EXTENSION],

@@ -35,6 +35,8 @@ _ONE_IS_ENOUGH = 100_000
 _STREAM_WINDOW_BYTES = 1024 * 1024
 _CONNECTION_WINDOW_BYTES = 8 * 1024 * 1024
 _GRPC_IDLE_TIMEOUT_S = 300.0
+# What a connection may become, as with Knative's ingress; WebSocket is a request as long as its socket is open.
+UPGRADES: list[Resource] = [{"upgrade_type": "websocket"}]
 
 
 @dataclass(frozen=True, order=True)

@@ -37,7 +37,14 @@ def prepare(directory: Path) -> Layout:
 
 def clear_sockets(layout: Layout, *, keep_folder: bool = False) -> None:
     """Removes the sockets, and their folder where it is one of their own."""
-    for path in (layout.admin, layout.probe, layout.endpoints, layout.admission):
+    for path in (
+        layout.admin,
+        layout.probe,
+        layout.endpoints,
+        layout.admission,
+        layout.copies,
+        layout.shadow,
+    ):
         path.unlink(missing_ok=True)
     if layout.sockets != layout.directory and not keep_folder:
         shutil.rmtree(layout.sockets, ignore_errors=True)

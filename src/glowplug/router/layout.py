@@ -47,6 +47,16 @@ class Layout:
         return self.sockets / "endpoints.sock"
 
     @property
+    def copies(self) -> Path:
+        """Where Envoy sends copies of requests; this socket is the shadow's."""
+        return self.sockets / "copies.sock"
+
+    @property
+    def shadow(self) -> Path:
+        """Where Envoy takes requests for shadows."""
+        return self.sockets / "shadow.sock"
+
+    @property
     def admission(self) -> Path:
         """Where Envoy asks the activator; this socket is the activator's."""
         return self.sockets / "admission.sock"

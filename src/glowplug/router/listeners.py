@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glowplug.router.clusters import TYPE, Resource, file_source, http2_windows
+from glowplug.router import responses
+from glowplug.router.clusters import TYPE, UPGRADES, Resource, file_source, http2_windows
 from glowplug.router.config import RouterConfig
 from glowplug.router.replies import local_reply
+from glowplug.router.shadow import copies_filter
 
 # The ingress, and what the names of the cluster-local listeners start with; also the prefixes of their statistics.
 INGRESS = "ingress"
@@ -56,12 +58,13 @@ def listener(
         "rds": {"route_config_name": routes, "config_source": file_source(routes_file)},
         "early_header_mutation_extensions": [_name_header(name)],
         "http_filters": [
+            copies_filter(),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.router.v3.Router"},
-            }
+            },
         ],
-        "access_log": [_access_log(access_log), _busy_time()],
+        "access_log": [_access_log(access_log), _busy_time(), responses.outer_log()],
         "local_reply_config": local_reply(),
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,
@@ -81,6 +84,7 @@ def listener(
         # Between the last byte to a client that asked to close and the close; 1 s if not given.
         "delayed_close_timeout": "0.100s",
         "http2_protocol_options": {**http2_windows(), "max_concurrent_streams": 1024},
+        "upgrade_configs": UPGRADES,
     }
     return {
         "@type": TYPE + "envoy.config.listener.v3.Listener",
@@ -103,7 +107,10 @@ def _name_header(name: str) -> Resource:
     }
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
-        "typed_config": {"@type": TYPE + mutation, "mutations": [{"append": header}]},
+        "typed_config": {
+            "@type": TYPE + mutation,
+            "mutations": [{"append": header}, *responses.forgotten_headers()],
+        },
     }
 
 

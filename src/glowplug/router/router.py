@@ -17,7 +17,7 @@ import orjson
 from anyio.abc import TaskStatus
 
 from glowplug.errors import GlowplugError
-from glowplug.router import admin, update, xds
+from glowplug.router import admin, responses, update, xds
 from glowplug.router.accesslog import keep_bounded
 from glowplug.router.admin import RevisionStats
 from glowplug.router.bootstrap import bootstrap
@@ -29,6 +29,7 @@ from glowplug.router.keeper import Keeper
 from glowplug.router.layout import Layout
 from glowplug.router.ports import ReservedPort
 from glowplug.router.process import envoy_binary, envoy_command
+from glowplug.router.responses import Responses
 from glowplug.router.update import Leaver
 from glowplug.router.xds import Snapshot
 from glowplug.spec.routes import RouteTable
@@ -86,6 +87,20 @@ class Router:
         return self._layout.admission
 
     @property
+    def copies_socket(self) -> Path:
+        """Where who takes copies of requests must listen; known once `run` has started."""
+        if self._layout is None:
+            raise RuntimeError("the router does not run")
+        return self._layout.copies
+
+    @property
+    def shadow_socket(self) -> Path:
+        """Where requests for shadows are taken; known once `run` has started."""
+        if self._layout is None:
+            raise RuntimeError("the router does not run")
+        return self._layout.shadow
+
+    @property
     def access_log(self) -> Path:
         """Where Envoy writes a line of JSON for each request."""
         return self._config.directory.absolute() / "access.log"
@@ -130,6 +145,15 @@ class Router:
         if self._layout is None:
             return {}
         return await admin.revision_stats(self._layout.admin)
+
+    async def responses(self) -> dict[str, Responses]:
+        """What the table's revisions answered since Envoy started. Raises OSError or TimeoutError while Envoy is not
+        there."""
+        if self._layout is None:
+            return {}
+        found = await responses.read(self._layout.admin)
+        known = {backend.revision for backend in self._table.backends}
+        return {revision: counted for revision, counted in found.items() if revision in known}
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Runs Envoy until cancelled; started when it serves the table that was published before.

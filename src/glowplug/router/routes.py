@@ -59,7 +59,7 @@ def local_routes(
     for namespace, service in sorted(services):
         entry = _service(namespace, service, entries)
         to = no_way(namespace, service) if entry is None else way(entry, backends)
-        actions[local_name(namespace, service)] = _action(to.routes({"prefix": "/"}))
+        actions[local_name(namespace, service)] = _action(_all_routes(to))
     by_listener = _matcher(LISTENER_HEADER, "exact_match_map", actions)
     return _configuration(LOCAL, [_virtual_host(("*",), config.max_retries, by_listener)])
 
@@ -77,7 +77,8 @@ def _configuration(name: str, virtual_hosts: list[Resource]) -> Resource:
         "@type": TYPE + "envoy.config.route.v3.RouteConfiguration",
         "name": name,
         "ignore_port_in_host_matching": True,
-        "request_headers_to_remove": [LISTENER_HEADER],
+        # X-Forwarded-For says the same as Envoy's own; each header takes memory while its request waits.
+        "request_headers_to_remove": [LISTENER_HEADER, "x-envoy-external-address"],
         "response_headers_to_remove": [UNREACHED],
         "virtual_hosts": virtual_hosts,
     }
@@ -85,9 +86,14 @@ def _configuration(name: str, virtual_hosts: list[Resource]) -> Resource:
 
 @lru_cache(_REMEMBERED)
 def _host(domains: tuple[str, ...], to: Way, max_retries: int) -> Resource:
-    content = {"routes": to.routes({"prefix": "/"})}
     # A virtual host that only excuses itself needs no retries; they are half of its size.
-    return _virtual_host(domains, max_retries if to.weights else 0, content)
+    is_live = any(each.weights for _, each in to.choices())
+    return _virtual_host(domains, max_retries if is_live else 0, {"routes": _all_routes(to)})
+
+
+def _all_routes(to: Way) -> list[Resource]:
+    """Of an address that is the service's own."""
+    return [route for only, each in to.choices() for route in each.routes({"prefix": "/", **only})]
 
 
 def _virtual_host(domains: Sequence[str], max_retries: int, content: Resource) -> Resource:
@@ -132,12 +138,15 @@ def _prefix(ways: tuple[tuple[str, Way], ...]) -> Resource:
 
 
 def _prefix_routes(prefix: str, to: Way) -> list[Resource]:
-    if not to.weights:
-        return to.routes({"path_separated_prefix": prefix})
-    below = to.routes({"prefix": prefix + "/"}, prefix_rewrite="/")
-    # gRPC has always a method below the prefix.
-    itself = to.routes({"path": prefix}, prefix_rewrite="/")[1:]
-    return [*below, *itself]
+    routes: list[Resource] = []
+    for only, each in to.choices():
+        if not each.weights:
+            routes += each.routes({"path_separated_prefix": prefix, **only})
+            continue
+        routes += each.routes({"prefix": prefix + "/", **only}, prefix_rewrite="/")
+        # gRPC has always a method below the prefix.
+        routes += each.routes({"path": prefix, **only}, prefix_rewrite="/")[1:]
+    return routes
 
 
 def _action(routes: list[Resource]) -> Resource:

@@ -1,13 +1,21 @@
-"""Where the requests of one service go, pure: the part of a route that all addresses of the service share."""
+"""Where the requests of one service go, pure: the part of a route that all addresses of the service share.
+
+As in Knative with `tag-header-based-routing`: a request that names one of the route's tags goes to the revision of that
+tag, one that names another tag or none goes by weight. Where a route has tags, its pods are told which way a request
+came, in Knative's headers; where it has none, nothing is added.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from glowplug.router.activation import revision_headers
+from glowplug.router import shadow as shadows
+from glowplug.router.activation import overwrite, revision_headers
 from glowplug.router.clusters import ENTRY, Resource, grpc_cluster, http_cluster, seconds
-from glowplug.spec.routes import Backend, RouteEntry, Split
+from glowplug.spec import names
+from glowplug.spec.affinity import Affinity, Source
+from glowplug.spec.routes import Backend, RouteEntry, Shadow, Split
 
 _DEFAULT_TIMEOUT_S = 300.0
 
@@ -24,6 +32,20 @@ class Way:
     held: frozenset[str] = frozenset()
     timeout_s: float = _DEFAULT_TIMEOUT_S
     excuse: str = ""
+    affinity: Affinity | None = None
+    shadow: Shadow | None = None
+    # What the pod is told of the way, by header.
+    told: tuple[tuple[str, str], ...] = ()
+    # The ways of those that name a tag.
+    by_tag: tuple[tuple[str, Way], ...] = ()
+
+    def choices(self) -> list[tuple[Resource, Way]]:
+        """Every way of the service with what it asks of a request's headers, in the order in which they are tried."""
+        tagged = [
+            ({"headers": [{"name": names.TAG_HEADER, "string_match": {"exact": tag}}]}, to)
+            for tag, to in self.by_tag
+        ]
+        return [*tagged, ({}, self)]
 
     def routes(self, match: Resource, *, prefix_rewrite: str | None = None) -> list[Resource]:
         """The routes of all requests that `match`."""
@@ -41,13 +63,16 @@ class Way:
         # Envoy's `timeout` would cut it, so the limit is on silence: the wait for a free place, for the first
         # byte, and between two bytes.
         limits = {"timeout": "0s", "idle_timeout": seconds(self.timeout_s)}
+        prefix = (match.get("prefix") or match.get("path") or "").rstrip("/") if rewrite else ""
+        told = {"request_headers_to_add": [overwrite(*header) for header in self.told]} if self.told else {}
         return {
             "match": match,
             "name": self.service,
-            "route": {**self._destination(cluster), **limits, **rewrite},
+            "route": {**self._destination(cluster, prefix), **limits, **rewrite},
+            **told,
         }
 
-    def _destination(self, cluster: Callable[[str], str]) -> Resource:
+    def _destination(self, cluster: Callable[[str], str], prefix: str) -> Resource:
         # Also for those that go straight to pods: where none of them is left, the activator is next, and asks.
         weights = [
             {
@@ -57,11 +82,36 @@ class Way:
             }
             for revision, weight in self.weights
         ]
-        return {"weighted_clusters": {"clusters": weights}}
+        is_split = len(weights) > 1
+        if self.shadow is not None:
+            shares = zip((revision for revision, _ in self.weights), weights, strict=True)
+            is_by_caller = is_split and self.affinity is not None
+            weights = shadows.weights(
+                shares, self.shadow, self.service, prefix=prefix, is_by_caller=is_by_caller
+            )
+        if self.affinity is None or not is_split:
+            return {"weighted_clusters": {"clusters": weights}}
+        # Of two revisions each has one end of the range of hashes, so when a weight grows values move one way only.
+        return {
+            "weighted_clusters": {"clusters": weights, "use_hash_policy": True},
+            "hash_policy": [_hashed(self.affinity)],
+        }
 
 
 def way(entry: RouteEntry, backends: Mapping[str, Backend]) -> Way:
     """Where the requests of this entry go now."""
+    told = ((names.TAG_HEADER, entry.tag),) if entry.tag else ()
+    if not entry.tags:
+        return replace(_split(entry, backends), told=told) if told else _split(entry, backends)
+    by_tag = [
+        (tag, _split(replace(entry, splits=(Split(revision, 100),), shadow=None), backends))
+        for tag, revision in entry.tags
+    ]
+    told = ((names.DEFAULT_ROUTE_HEADER, "true"),)
+    return replace(_split(entry, backends), told=told, by_tag=tuple(by_tag))
+
+
+def _split(entry: RouteEntry, backends: Mapping[str, Backend]) -> Way:
     service = f"{entry.namespace}/{entry.name}"
     splits = live_splits(entry, backends)
     if not splits:
@@ -70,7 +120,10 @@ def way(entry: RouteEntry, backends: Mapping[str, Backend]) -> Way:
     timeouts = [backends[split.revision].timeout_s for split in splits if split.revision in backends]
     held = frozenset(s.revision for s in splits if s.revision in backends and backends[s.revision].is_held)
     weights = tuple((split.revision, split.percent) for split in splits)
-    return Way(service, weights, held, max(timeouts))
+    shadow = entry.shadow
+    if shadow is not None and not (shadow.revision in backends and backends[shadow.revision].takes_requests):
+        shadow = None
+    return Way(service, weights, held, max(timeouts), affinity=entry.affinity, shadow=shadow)
 
 
 def no_way(namespace: str, service: str) -> Way:
@@ -88,6 +141,13 @@ def live_splits(entry: RouteEntry, backends: Mapping[str, Backend]) -> tuple[Spl
     weighted = tuple(split for split in entry.splits if split.percent > 0)
     is_live = any(backends[s.revision].takes_requests for s in weighted if s.revision in backends)
     return tuple(sorted(weighted, key=lambda split: split.revision)) if is_live else ()
+
+
+def _hashed(affinity: Affinity) -> Resource:
+    """What Envoy hashes; without it in a request, Envoy chooses at random."""
+    if affinity.source is Source.HEADER:
+        return {"header": {"header_name": affinity.name}}
+    return {"cookie": {"name": affinity.name}}
 
 
 def _excuse(entry: RouteEntry) -> str:

@@ -11,7 +11,16 @@ import re
 from collections.abc import Iterator
 
 from glowplug.errors import Problem
-from glowplug.spec import autoscaling_validation, components, containers, names, pods, storageuri
+from glowplug.spec import (
+    affinity,
+    autoscaling_validation,
+    components,
+    containers,
+    names,
+    pods,
+    shadowing,
+    storageuri,
+)
 from glowplug.spec.containers import ContainerRules
 from glowplug.spec.revisions import annotation_problems
 from glowplug.spec.validation import (
@@ -193,6 +202,8 @@ def _annotations(obj: Object, old: Object | None) -> Iterator[Problem]:
         why = f"[{scaler[:80]}] is not a supported autoscaler class type"
         yield Problem(f"metadata.annotations[{_AUTOSCALER_CLASS}]", why, NOT_SUPPORTED)
     yield from annotation_problems(autoscaling_validation.problems(notes))
+    yield from affinity.problems(notes)
+    yield from shadowing.problems(notes)
 
 
 def _predictor(predictor: Object) -> Iterator[Problem]:

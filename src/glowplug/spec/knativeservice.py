@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from glowplug.errors import Problem
-from glowplug.spec import autoscaling, autoscaling_validation, names, pods, revisions
+from glowplug.spec import affinity, autoscaling, autoscaling_validation, names, pods, revisions, shadowing
 from glowplug.spec.revisions import annotation_problems
 from glowplug.spec.validation import (
     DNS_1035_LABEL,
@@ -140,6 +140,8 @@ def warnings(obj: Object) -> tuple[str, ...]:
 
 def _metadata(obj: Object) -> Iterator[Problem]:
     yield from _name(obj)
+    yield from affinity.problems(annotations_of(obj))
+    yield from shadowing.problems(annotations_of(obj))
     for key in annotations_of(obj):
         if key.startswith(autoscaling.GROUP):
             why = 'autoscaling annotations must be put under "spec.template.metadata.annotations" to work'

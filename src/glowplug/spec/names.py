@@ -39,6 +39,18 @@ COLD_START_CONDITION = "glowplug.dev/ColdStart"
 
 # On an InferenceService or a Knative Service: by what a split knows a caller, see `affinity`.
 CANARY_AFFINITY = "glowplug.dev/canary-affinity"
+# On the same: which percentage of the requests the newest revision is tried on unseen, see `shadowing`; and the header
+# of those requests.
+SHADOW = "glowplug.dev/shadow"
+SHADOW_HEADER = "x-glowplug-shadow"
+# What the ingress says of a request that it copies: the service, the revision that answers, the one to be tried, and
+# what to cut off its path.
+COPY_SERVICE = "x-glowplug-copy-service"
+COPY_REVISION = "x-glowplug-copy-revision"
+COPY_SHADOW = "x-glowplug-copy-shadow"
+COPY_PREFIX = "x-glowplug-copy-prefix"
+# On the answer to a shadow: the milliseconds that its pod took; no number where no pod answered.
+POD_TIME_HEADER = "x-glowplug-pod-ms"
 
 # Rollouts: the first one's presence asks for them; `action` is taken and removed, `state` written, by the controller.
 ROLLOUT_PREFIX = "glowplug.dev/rollout-"
@@ -68,3 +80,9 @@ ATTEMPT_HEADER = "x-envoy-attempt-count"
 PAIR_LOCK = "glowplug.dev/pair-lock"
 PAIR_ENV = "GLOWPLUG_PAIR"
 TRANSFORMER_HOST_ENV = "GLOWPLUG_TRANSFORMER_HOST"
+REVISION_ENV = "K_REVISION"  # Knative's
+# In a request: the pair that it must meet. In a refusal: the pair that it met instead.
+PAIR_HEADER = "glowplug-pair"
+# In a refusal: the Knative revision that it met. In a request: it was handed on once already.
+PAIR_REVISION_HEADER = "glowplug-pair-revision"
+PAIR_HANDED_ON_HEADER = "glowplug-pair-handed-on"

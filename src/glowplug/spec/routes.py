@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from glowplug.spec.affinity import Affinity
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -62,10 +64,21 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Shadow:
+    """Of the requests that go to other revisions, `percent` are also sent to `revision` (`namespace/name`), unseen."""
+
+    revision: str
+    percent: float
+
+
+@dataclass(frozen=True)
 class RouteEntry:
     """One address: any of `hosts` (without port), or any of `path_prefixes`, leads to `splits` (percents sum to 100).
 
     A prefix is cut off before the request goes on: `/serving/default/flights/v2/...` arrives as `/v2/...`.
+
+    A request whose header `Knative-Serving-Tag` is one of `tags` goes to the revision beside it instead. `tag` is that
+    of an address which belongs to one tag; its requests tell the pod so.
     """
 
     namespace: str
@@ -73,6 +86,10 @@ class RouteEntry:
     hosts: tuple[str, ...]
     path_prefixes: tuple[str, ...]
     splits: tuple[Split, ...]
+    tags: tuple[tuple[str, str], ...] = ()
+    tag: str = ""
+    affinity: Affinity | None = None
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True)

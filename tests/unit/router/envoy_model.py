@@ -7,12 +7,16 @@ from typing import Any
 Resource = dict[str, Any]
 
 
-def route_of(configuration: Resource, host: str, path: str, *, is_grpc: bool = False) -> Resource | None:
-    """The route that Envoy takes, or None (404)."""
+def route_of(
+    configuration: Resource, host: str, path: str, *, is_grpc: bool = False, tag: str = ""
+) -> Resource | None:
+    """The route that Envoy takes, or None (404); `tag` is what the request's header names."""
     hosts = {domain: vh for vh in configuration["virtual_hosts"] for domain in vh["domains"]}
     assert len(hosts) == sum(len(vh["domains"]) for vh in configuration["virtual_hosts"]), "doubled domain"
     virtual_host = hosts.get(host.lower().partition(":")[0], hosts["*"])
-    return next((r for r in _candidates(virtual_host, path) if _matches(r["match"], path, is_grpc)), None)
+    return next(
+        (r for r in _candidates(virtual_host, path) if _matches(r["match"], path, is_grpc, tag)), None
+    )
 
 
 def rewritten(route: Resource, path: str) -> str:
@@ -53,7 +57,11 @@ def _candidates(virtual_host: Resource, path: str) -> list[Resource]:
     return list(tree[max(keys, key=len)]["action"]["typed_config"]["routes"]) if keys else []
 
 
-def _matches(match: Resource, path: str, is_grpc: bool) -> bool:
+def _matches(match: Resource, path: str, is_grpc: bool, tag: str) -> bool:
+    for header in match.get("headers", ()):
+        assert header["name"] == "knative-serving-tag"
+        if header["string_match"]["exact"] != tag:
+            return False
     if "grpc" in match and not is_grpc:
         return False
     pure = path.partition("?")[0]

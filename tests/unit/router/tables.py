@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from glowplug.router import RouterConfig
 from glowplug.router.layout import Layout
 from glowplug.router.xds import Snapshot, snapshot
+from glowplug.spec.affinity import Affinity, Source
 from glowplug.spec.routes import Backend, Endpoint, RouteEntry, RouteTable, Split
 
 CONFIG = RouterConfig(Path("/run/router"))
 LAYOUT = Layout(Path("/run/router"), Path("/run/router"))
 
 _REVISIONS = [f"default/rev-{number}" for number in range(4)]
+TAGS = ("latest", "prev", "blue")
 SEGMENTS = st.sampled_from(["a", "ab", "serving", "v2"])
 PREFIXES = st.lists(SEGMENTS, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
 
@@ -32,12 +34,20 @@ def _splits(draw: st.DrawFn) -> tuple[Split, ...]:
 
 
 _ENTRIES = st.builds(
-    lambda name, prefixes, splits: RouteEntry(
-        "default", name, (f"{name}.default.localhost", f"{name}.default"), tuple(prefixes), splits
+    lambda name, prefixes, splits, tags, affinity: RouteEntry(
+        "default",
+        name,
+        (f"{name}.default.localhost", f"{name}.default"),
+        tuple(prefixes),
+        splits,
+        tags=tuple(sorted(tags.items())),
+        affinity=affinity,
     ),
     st.sampled_from(["flights", "fraud", "text"]),
     st.lists(PREFIXES, max_size=2),
     _splits(),
+    st.dictionaries(st.sampled_from(TAGS), st.sampled_from(_REVISIONS), max_size=2),
+    st.sampled_from([None, Affinity(Source.HEADER, "x-user-id"), Affinity(Source.COOKIE, "session")]),
 )
 _ENDPOINTS = st.lists(st.integers(1, 4), unique=True, max_size=3).map(
     lambda numbers: tuple(

@@ -5,10 +5,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.router.envoy_model import rewritten, route_of, weights
-from unit.router.tables import CONFIG, PREFIXES, SEGMENTS, snapshot_of, tables
+from unit.router.envoy_model import clusters_of, rewritten, route_of, weights
+from unit.router.tables import CONFIG, PREFIXES, SEGMENTS, TAGS, snapshot_of, tables
 
 from glowplug.router import xds
+from glowplug.router.clusters import ENTRY
 from glowplug.router.layout import LOCAL_FILE, ROUTES_FILE
 from glowplug.router.routes import main_routes
 from glowplug.spec.routes import Backend, Endpoint, RouteEntry, RouteTable, Split
@@ -69,6 +70,55 @@ def test_each_address_leads_to_its_splits(table: RouteTable) -> None:
                     assert found == {revision + suffix: percent for revision, percent in expected.items()}
             else:
                 assert route["direct_response"]["status"] == 503
+
+
+@given(tables())
+def test_each_tag_leads_to_its_revision_and_any_other_to_the_splits(table: RouteTable) -> None:
+    configuration = snapshot_of(table).routes
+    backends = {backend.revision: backend for backend in table.backends}
+    for route_entry in table.routes:
+        tags = dict(route_entry.tags)
+        for tag in TAGS:
+            for is_grpc, suffix in ((False, ""), (True, "/grpc")):
+                host = f"{route_entry.name}.default"
+                main = configuration[ROUTES_FILE]
+                route = route_of(main, host, "/v2/x", is_grpc=is_grpc, tag=tag)
+                assert route is not None
+                if tag not in tags:
+                    assert route == route_of(main, host, "/v2/x", is_grpc=is_grpc)
+                elif tags[tag] in backends and backends[tags[tag]].endpoints:
+                    assert weights(route) == {tags[tag] + suffix: 100}
+                else:
+                    assert route["direct_response"]["status"] == 503
+                    assert tags[tag] in route["direct_response"]["body"]["inline_string"]
+
+
+@given(tables())
+def test_whatever_a_route_leads_to_has_a_cluster(table: RouteTable) -> None:
+    state = snapshot_of(table)
+    for file in (ROUTES_FILE, LOCAL_FILE):
+        assert clusters_of(state.routes[file]) <= set(state.clusters) | {ENTRY}
+
+
+@given(tables())
+def test_a_split_knows_its_callers_only_where_that_is_asked_for(table: RouteTable) -> None:
+    configuration = snapshot_of(table).routes[ROUTES_FILE]
+    for route_entry in table.routes:
+        route = route_of(configuration, f"{route_entry.name}.default", "/v2/x")
+        assert route is not None
+        if "route" in route:
+            is_asked = route_entry.affinity is not None and len(weights(route)) > 1
+            assert ("hash_policy" in route["route"]) is is_asked
+            assert ("use_hash_policy" in route["route"]["weighted_clusters"]) is is_asked
+
+
+def test_a_service_without_tags_costs_no_route_more_and_tells_its_pods_nothing() -> None:
+    (host, rest) = main_routes([entry("x", "/x", hosts=("x.default",))], {REVISION: READY}, CONFIG)[
+        "virtual_hosts"
+    ]
+    assert len(host["routes"]) == 2
+    assert "knative-serving-tag" not in str((host, rest))
+    assert "default-route" not in str((host, rest))
 
 
 @given(tables(), st.randoms())

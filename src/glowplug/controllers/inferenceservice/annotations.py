@@ -14,7 +14,12 @@ MODEL_FORMAT = "modelFormat"
 VISIBILITY_LABEL = "networking.knative.dev/visibility"
 
 # Kept on the Knative Service itself instead of on its revisions.
-MANAGED = (ROLLOUT_DURATION[0], "serving.knative.openshift.io/enablePassthrough")
+MANAGED = (
+    ROLLOUT_DURATION[0],
+    "serving.knative.openshift.io/enablePassthrough",
+    names.CANARY_AFFINITY,
+    names.SHADOW,
+)
 _NOT_PASSED_ON = (
     names.MIN_SCALE,
     names.MAX_SCALE,
@@ -25,8 +30,15 @@ _NOT_PASSED_ON = (
 
 
 def passed_on(annotations: dict[str, str] | None) -> dict[str, str]:
-    """Those that reach the revision (ServiceAnnotationDisallowedList in KServe's constants)."""
-    kept = {key: value for key, value in (annotations or {}).items() if key not in _NOT_PASSED_ON}
+    """Those that reach the revision (ServiceAnnotationDisallowedList in KServe's constants).
+
+    The rollout's own never do, as the platform's settings have it on a cluster: each step would make a revision.
+    """
+    kept = {
+        key: value
+        for key, value in (annotations or {}).items()
+        if key not in _NOT_PASSED_ON and not key.startswith(names.ROLLOUT_PREFIX)
+    }
     if not kept.get(names.INITIAL_SCALE, "0").isdecimal():
         # KServe ignores one that is no number.
         del kept[names.INITIAL_SCALE]

@@ -7,6 +7,7 @@ moves on only when every Knative Service has observed its own spec.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .. import conditions
@@ -59,7 +60,7 @@ def inference_service_status(isvc: Object, components: list[Observed], url: str,
         wanted[INGRESS_READY] = conditions.true(INGRESS_READY)
     else:
         wanted[INGRESS_READY] = conditions.unknown(INGRESS_READY)
-    status["conditions"] = conditions.settle(status.get("conditions"), wanted.values(), DEPENDENTS, now)
+    status["conditions"] = _settled(status.get("conditions"), wanted.values(), now)
     status["deploymentMode"] = "Knative"
     _set_runtime(status, components)
     if all(map(_is_current, components)) or "observedGeneration" not in status:
@@ -96,7 +97,7 @@ def stopped_status(isvc: Object, types: list[str], now: float) -> Object:
     wanted = [conditions.false(_condition_type(type, "Ready"), "Stopped") for type in types]
     wanted += [conditions.false(INGRESS_READY, "Stopped"), conditions.true(STOPPED)]
     return {
-        "conditions": conditions.settle(status.get("conditions"), wanted, DEPENDENTS, now),
+        "conditions": _settled(status.get("conditions"), wanted, now),
         "deploymentMode": "Knative",
         "observedGeneration": generation_of(isvc),
         "modelStatus": {"transitionStatus": ""},
@@ -139,6 +140,24 @@ def _roll(
         elif is_configured and percent < 100 and share == 100:
             # The latest was rolled out and is taken back: its traffic is written as two shares of one revision.
             _put(result, "latestRolledoutRevision", result.get("previousRolledoutRevision"))
+
+
+def _settled(before: list[Object] | None, wanted: Iterable[Condition], now: float) -> list[Object]:
+    """Our own conditions, among those that other controllers have written: as KServe, we leave them alone."""
+    foreign = [entry for entry in before or () if not _is_own(entry["type"])]
+    settled = conditions.settle(before, wanted, DEPENDENTS, now)
+    return sorted([*settled, *foreign], key=lambda entry: str(entry["type"]))
+
+
+def _is_own(type: str) -> bool:
+    is_of_component = type.startswith((PREDICTOR.capitalize(), TRANSFORMER.capitalize()))
+    return is_of_component or type in (
+        conditions.READY,
+        INGRESS_READY,
+        ROUTES_READY,
+        LATEST_DEPLOYMENT_READY,
+        STOPPED,
+    )
 
 
 def _component_conditions(observed: Observed, known: dict[str, Condition]) -> dict[str, Condition]:
