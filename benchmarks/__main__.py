@@ -11,9 +11,12 @@ import sys
 from benchmarks.results import DOCS, Result, Table, record
 from benchmarks.rounds import Options
 
-NAMES = ("machine", "ingress", "demo", "serving", "weights", "coldstart", "activator", "burst", "warmfloor")
+NAMES = (
+    "machine", "ingress", "demo", "serving", "weights", "coldstart", "activator", "burst", "canary", "warmfloor",
+    "judge", "shadow",
+)  # fmt: skip
 # The others measure one thing each, in one way.
-WITH_OPTIONS = ("serving", "burst")
+WITH_OPTIONS = ("serving", "burst", "canary")
 PARTS = ("xgboost", "lookup", "deep")
 
 
