@@ -33,15 +33,26 @@ def knative_service(annotations: dict[str, str]) -> Object:
         ("panic-threshold-percentage", "50", "expected 110 <= 50 <= 1000"),
         ("scale-down-delay", "2h", "expected 0s <= 2h <= 1h0m0s"),
         ("initial-scale", "-1", "invalid value: -1"),
+        ("initial-scale", "0", "invalid value: 0"),
+        ("class", "best.autoscaling.knative.dev", "invalid value: best.autoscaling.knative.dev"),
+        ("panic-window-percentage", "0.5", "expected 1 <= 0.5 <= 100"),
+        ("target", "0.001", "target 0.001 should be at least 0.01"),
+        ("activation-scale", "1", "activation-scale=1 must be greater than 1"),
+        ("scale-to-zero-pod-retention-period", "-1s", "expected 0s <= -1s <= 1h0m0s"),
+        ("window", "6500ms", "must be specified with at most second precision"),
+        ("/progress-deadline", "soon", "invalid value: soon"),
+        ("/progress-deadline", "1500ms", "progress-deadline=1500ms is not at second precision"),
+        ("/progress-deadline", "-1s", "progress-deadline=-1s must be positive"),
     ],
 )
 def test_a_knative_service_is_refused(target: Target, annotation: str, value: str, expected: str) -> None:
-    wrong = json.dumps(knative_service({f"{AUTOSCALING}/{annotation}": value}))
+    key = f"serving.knative.dev{annotation}" if annotation[0] == "/" else f"{AUTOSCALING}/{annotation}"
+    wrong = json.dumps(knative_service({key: value}))
     refused = target.kubectl("create", "--dry-run=server", "-f", "-", stdin=wrong, check=False)
     assert refused.returncode != 0
     # Knative names the field behind its words, the local machine before them, as it does in all its errors.
     assert expected in refused.stderr
-    assert f"{AUTOSCALING}/{annotation}" in refused.stderr
+    assert key in refused.stderr
 
 
 def test_an_inference_service_says_what_knative_refused(target: Target) -> None:

@@ -132,6 +132,72 @@ def test_a_killed_replica_costs_no_request(machine: MachineLab, small_model: pat
     machine.delete("killed")
 
 
+# Answers anything, unless the file is there: then it never begins to.
+_MOODY = """
+import http.server, os, pathlib, sys, time
+while pathlib.Path(sys.argv[1]).exists():
+    time.sleep(0.1)
+class Answer(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    do_POST = do_GET
+    def log_message(self, *arguments): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Answer).serve_forever()
+"""
+
+
+def moody(name: str, file: pathlib.Path, version: str, **annotations: str) -> Object:
+    found = service(name, file, annotations)
+    container = {
+        "name": "kserve-container",
+        "image": "example/moody",
+        "command": ["python", "-c", _MOODY, str(file)],
+        "env": [{"name": "VERSION", "value": version}],
+    }
+    found["spec"]["predictor"] = {"minReplicas": 1, "containers": [container]}
+    return found
+
+
+def test_a_replica_that_never_becomes_ready_takes_none_of_the_old_ones_down(
+    machine: MachineLab, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "hangs"
+    machine.apply(moody("moody", file, "1"))
+    machine.wait_ready("moody")
+    (first,) = pods(machine, "moody")
+    file.touch()
+    with load(machine, "moody", 2) as failures:
+        # One more replica of the same revision.
+        machine.kubectl(
+            "annotate",
+            "revision",
+            "moody-predictor-00001",
+            "autoscaling.knative.dev/min-scale=2",
+            "--overwrite",
+        )
+        wait_for(lambda: len(pods(machine, "moody")) == 2, "a second pod")
+        wait_for(lambda: autoscaler(machine, "moody")["desiredScale"] == 2, "two pods to be wanted")
+        assert autoscaler(machine, "moody")["actualScale"] == 1
+        # And another revision, which has three seconds.
+        machine.apply(moody("moody", file, "2", **{"serving.knative.dev/progress-deadline": "3s"}))
+
+        def failed() -> bool:
+            conditions = machine.get("revision", "moody-predictor-00002")["status"].get("conditions") or []
+            return any(each.get("reason") == "ProgressDeadlineExceeded" for each in conditions)
+
+        wait_for(failed, "the second revision to fail", 30)
+        kept = [pod["metadata"]["name"] for pod in pods(machine, "moody")]
+        assert first["metadata"]["name"] in kept
+        assert all("predictor-00001" in name for name in kept)
+    assert failures == []
+    machine.delete("moody")
+
+
 @pytest.mark.parametrize(
     ("annotation", "value", "expected"),
     [
