@@ -12,7 +12,9 @@ from typing import Any
 from glowplug.apiserver.changes import Ref
 from glowplug.apiserver.codec import Object, copy
 from glowplug.errors import BadRequest, Conflict, Invalid, Problem
+from glowplug.spec import jobs
 from glowplug.spec.kinds import (
+    JOB,
     MUTATING_WEBHOOK_CONFIGURATION,
     NAMESPACE,
     POD,
@@ -61,6 +63,9 @@ def new_object(kind: Kind, obj: Object, *, name: str, uid: str, now: str) -> Obj
         new.pop("status", None)
     if kind is POD:
         new["status"] = {"phase": "Pending"}
+    if kind is JOB:
+        new = jobs.with_selector(new)
+        meta = new["metadata"]
     if kind is NAMESPACE:
         meta["labels"] = {"kubernetes.io/metadata.name": name, **(meta.get("labels") or {})}
         new["spec"] = {"finalizers": ["kubernetes"]}

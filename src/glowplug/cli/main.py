@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import typer
 
 from glowplug import __version__
-from glowplug.cli import autoscaler, loadtest, options, output, triton, warmfloor
+from glowplug.cli import autoscaler, loadtest, options, output, rollout, triton, warmfloor
 from glowplug.errors import GlowplugError
 from glowplug.local.config import DEFAULT_DATA_DIR, MachineConfig
 
@@ -30,6 +30,7 @@ app.add_typer(triton.app, name="triton")
 app.add_typer(autoscaler.app, name="autoscaler")
 app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(warmfloor.app, name="warmfloor")
+app.add_typer(rollout.app, name="rollout")
 
 
 def _say_version(is_asked: bool) -> None:

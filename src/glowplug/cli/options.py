@@ -29,3 +29,9 @@ Namespace = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--namespace", "-n", help="Default: the context's namespace.", metavar="NAME"),
 ]
+HealthPort = Annotated[
+    int,
+    typer.Option(
+        "--health-port", min=0, max=65535, help="Where GET /healthz is answered; 0 nowhere.", metavar="PORT"
+    ),
+]

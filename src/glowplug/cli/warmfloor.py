@@ -41,9 +41,15 @@ def run(
     lease_duration_s: Annotated[
         int, typer.Option("--lease-duration", min=2, max=300, help="Seconds until a dead holder is replaced.")
     ] = 15,
+    health_port: options.HealthPort = 0,
     only: Annotated[
         Optional[list[str]],  # noqa: UP045 - typer reads annotations at run time, on Python 3.10 too
-        typer.Option("--only", help="Look after this namespace only; may be repeated.", metavar="NAMESPACE"),
+        typer.Option(
+            "--only",
+            envvar="GLOWPLUG_NAMESPACES",
+            help="Look after this namespace only; may be repeated.",
+            metavar="NAMESPACE",
+        ),
     ] = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
@@ -62,7 +68,8 @@ def run(
         raise ConfigError(f"{error.name} is not installed", hint="install glowplug[controllers]") from error
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for name in ("httpx2", "aiohttp.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     path = None
     if kubeconfig or context or "KUBECONFIG" in os.environ or "KUBERNETES_SERVICE_HOST" not in os.environ:
         path = pathlib.Path(kube.connect(kubeconfig, context, None).kubeconfig)
@@ -74,6 +81,7 @@ def run(
         prometheus_query=prometheus_query or default.prometheus_query,
         lease_namespace=lease_namespace,
         lease_duration_s=lease_duration_s,
+        health_port=health_port,
     )
     operator.run(connection(path, context), config)
 

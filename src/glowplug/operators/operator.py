@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import kopf
 from lightkube.config.kubeconfig import SingleConfig
@@ -34,12 +34,14 @@ class OperatorConfig:
     """`name` is that of the asyncio task and in the identity; `namespaces` empty: all.
 
     `webhook` None: as the local machine has it, a free port of 127.0.0.1 (used only where there is an `admit`).
+    `health_port` 0: nobody asks. Else `GET /healthz` there answers as long as the process does.
     """
 
     name: str
     namespaces: tuple[str, ...] = ()
     timeout_s: float = 10.0
     webhook: WebhookConfig | None = None
+    health_port: int = 0
 
 
 class Controller(Protocol):
@@ -93,8 +95,11 @@ def run(connection: SingleConfig, part: Part, config: OperatorConfig, admit: Adm
     kopf.run(
         registry=registry,
         standalone=True,
+        # kopf would ask for the user's name, and a container's user may have none.
+        identity=cast("Any", identity()),
         clusterwide=not config.namespaces,
         namespaces=config.namespaces,
+        liveness_endpoint=f"http://0.0.0.0:{config.health_port}/healthz" if config.health_port else None,
     )
 
 

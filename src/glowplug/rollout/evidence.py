@@ -12,11 +12,15 @@ from dataclasses import dataclass
 class Histogram:
     """Latencies in seconds: `counts[i]` are at most `bounds_s[i]` and above the bound before; the last is above all.
 
-    Bounds rise; there is one count more than bounds.
+    Bounds rise; there is one count more than bounds. `spread[i]` adds up, over the `readings` that this is the sum of,
+    the square of those above `bounds_s[i]` over the requests of the reading: whether slow ones came evenly or all at
+    once. Empty where that is not known.
     """
 
     bounds_s: tuple[float, ...] = ()
     counts: tuple[int, ...] = (0,)
+    readings: int = 0
+    spread: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

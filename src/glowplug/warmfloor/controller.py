@@ -310,11 +310,15 @@ class Controller:
 
     async def _sweep(self) -> None:
         """Services that asked while nobody ran, and stopped asking before anybody did."""
-        found = await self._api.get("/api/v1/configmaps", labelSelector=f"{LABEL}=state")
-        for config_map in found["items"]:
+        spaces = [f"/namespaces/{space}" for space in self._config.namespaces] or [""]
+        lists = [
+            await self._api.get(f"/api/v1{space}/configmaps", labelSelector=f"{LABEL}=state")
+            for space in spaces
+        ]
+        for config_map in (each for found in lists for each in found["items"]):
             metadata = config_map["metadata"]
             key = metadata["namespace"], metadata["name"].removesuffix("-warm-floor")
-            if key in self._services or (self._config.namespaces and key[0] not in self._config.namespaces):
+            if key in self._services:
                 continue
             try:
                 isvc = await self._api.get(_SERVICES.format(*key))

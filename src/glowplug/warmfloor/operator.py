@@ -32,6 +32,7 @@ class OperatorConfig:
     lease_namespace: str = "default"
     lease_duration_s: int = 15
     timeout_s: float = 10.0
+    health_port: int = 0
 
 
 def run(connection: SingleConfig, config: OperatorConfig, clock: Callable[[], float] = time.time) -> None:
@@ -45,7 +46,10 @@ def run(connection: SingleConfig, config: OperatorConfig, clock: Callable[[], fl
         async with AsyncExitStack() as stack:
             yield Controller(api, await _source(api, config, stack), settings, clock)
 
-    operator.run(connection, part, operator.OperatorConfig("warm floor", config.namespaces, config.timeout_s))
+    settings = operator.OperatorConfig(
+        "warm floor", config.namespaces, config.timeout_s, health_port=config.health_port
+    )
+    operator.run(connection, part, settings)
 
 
 async def _source(api: Api, config: OperatorConfig, stack: AsyncExitStack) -> DemandSource:

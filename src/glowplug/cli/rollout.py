@@ -1,0 +1,280 @@
+"""`rollout`: run the controller, see how a rollout goes, and take it in hand."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import time
+from typing import Annotated, Any, Optional
+
+import typer
+
+from glowplug.cli import options, output
+from glowplug.errors import ConfigError, GlowplugError
+from glowplug.spec import names
+
+app = typer.Typer(
+    help="Rollouts: new versions that get more requests step by step, and are judged at each.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_KIND = ("serving.kserve.io/v1beta1", "InferenceService")
+_TAKEN_WITHIN_S = 10.0
+Name = Annotated[str, typer.Argument(help="An InferenceService.")]
+
+
+@app.command(
+    epilog="Example: glowplug rollout run --context my-cluster --prometheus-url http://127.0.0.1:9090"
+)
+def run(
+    prometheus_url: Annotated[
+        str, typer.Option(help="Where to ask how requests fare; the local machine tells it itself.")
+    ] = "",
+    sink: Annotated[
+        str, typer.Option(envvar="K_SINK", help="Where to send CloudEvents.", metavar="URL")
+    ] = "",
+    interval_s: Annotated[
+        float, typer.Option("--interval", min=0.2, max=60, help="Seconds between looks.")
+    ] = 1.0,
+    webhook_service: Annotated[
+        str,
+        typer.Option(
+            help="The Service by which the API reaches this process; default: by URL, on this computer.",
+            metavar="NAMESPACE/NAME",
+        ),
+    ] = "",
+    webhook_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where the webhook listens; 0 takes a free one.")
+    ] = 0,
+    certificate_dir: Annotated[
+        Optional[pathlib.Path],  # noqa: UP045 - typer reads annotations at run time, on Python 3.10 too
+        typer.Option(help="tls.crt, tls.key and ca.crt; default: the webhook makes its own.", metavar="DIR"),
+    ] = None,
+    lease_namespace: Annotated[
+        str, typer.Option(help="Where the lease is that only one can hold.")
+    ] = "default",
+    lease_duration_s: Annotated[
+        int, typer.Option("--lease-duration", min=2, max=300, help="Seconds until a dead holder is replaced.")
+    ] = 15,
+    blind_after_s: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--blind-after", min=1, help="Seconds without any measurement until it is told."),
+    ] = None,
+    health_port: options.HealthPort = 0,
+    only: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--only",
+            "--namespace",
+            envvar="GLOWPLUG_NAMESPACES",
+            help="Look after this namespace only; may be repeated.",
+            metavar="NAMESPACE",
+        ),
+    ] = None,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+) -> None:
+    """Look after every InferenceService with the annotation glowplug.dev/rollout-steps: "10,25,50", until stopped.
+
+    Further annotations: rollout-interval (15m), the least time at each step, and rollout-gates
+    ("errors<=+0.5%, p50<=1.1x, p99<=1.1x"), what the new version is held to beside the old one.
+    """
+    from glowplug.cli import kube
+
+    try:
+        from glowplug.operators.api import connection
+        from glowplug.rollout import operator
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed", hint="install glowplug[controllers]") from error
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+    # They tell of every request, ours and a probe's, and of every event of a watch.
+    for name in ("httpx2", "aiohttp.access", "kopf.objects"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    path = None
+    if kubeconfig or context or "KUBECONFIG" in os.environ or "KUBERNETES_SERVICE_HOST" not in os.environ:
+        path = pathlib.Path(kube.connect(kubeconfig, context, None).kubeconfig)
+    config = operator.OperatorConfig(
+        interval_s=interval_s,
+        namespaces=tuple(only or ()),
+        prometheus_url=prometheus_url,
+        sink=sink,
+        service=webhook_service,
+        webhook_port=webhook_port,
+        certificate_dir=certificate_dir,
+        lease_namespace=lease_namespace,
+        lease_duration_s=lease_duration_s,
+        blind_after_s=blind_after_s,
+        health_port=health_port,
+    )
+    operator.run(connection(path, context), config)
+
+
+@app.command(epilog="Example: glowplug rollout status flights")
+def status(
+    name: Name,
+    as_json: Annotated[bool, typer.Option("--json", help="As the controller wrote it.")] = False,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Show how far a rollout is, what its gates say, and what happened; some seconds old at most."""
+    cluster, path = _found(name, kubeconfig, context, namespace)
+    isvc = cluster.get(path)
+    text = (isvc["metadata"].get("annotations") or {}).get(names.ROLLOUT_STATE)
+    if as_json:
+        print(json.dumps(json.loads(text or "{}"), indent=2))
+        return
+    _check_asked(isvc, name)
+    print("\n".join([*_lines(isvc), *_events(cluster, name)]))
+    output.next_steps(*_next(isvc, name))
+
+
+@app.command(epilog="Example: glowplug rollout pause flights")
+def pause(
+    name: Name,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Stay at the present weight; a new version that fails is still rolled back."""
+    _act("pause", name, kubeconfig, context, namespace)
+
+
+@app.command(epilog="Example: glowplug rollout resume flights")
+def resume(
+    name: Name,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Go on after a pause."""
+    _act("resume", name, kubeconfig, context, namespace)
+
+
+@app.command(epilog="Example: glowplug rollout promote flights")
+def promote(
+    name: Name,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Give the new version all requests at once, whatever the judge says."""
+    _act("promote", name, kubeconfig, context, namespace)
+
+
+@app.command(epilog="Example: glowplug rollout abort flights")
+def abort(
+    name: Name,
+    kubeconfig: options.Kubeconfig = None,
+    context: options.Context = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Give the old version all requests until the spec changes again."""
+    _act("abort", name, kubeconfig, context, namespace)
+
+
+def _act(
+    action: str, name: str, kubeconfig: pathlib.Path | None, context: str | None, namespace: str | None
+) -> None:
+    """Annotates the service, and waits until a controller has taken it."""
+    cluster, path = _found(name, kubeconfig, context, namespace)
+    _check_asked(cluster.get(path), name)
+    patch = {"metadata": {"annotations": {names.ROLLOUT_ACTION: action}}}
+    cluster.request(
+        "PATCH",
+        path,
+        body=json.dumps(patch).encode(),
+        headers={"Content-Type": "application/merge-patch+json"},
+    )
+    end = time.monotonic() + _TAKEN_WITHIN_S
+    isvc = cluster.get(path)
+    while names.ROLLOUT_ACTION in (isvc["metadata"].get("annotations") or {}):
+        if time.monotonic() > end:
+            raise GlowplugError(
+                f"no controller has taken {action!r} within {_TAKEN_WITHIN_S:.0f} s; it takes it when it runs",
+                hint="start one with `glowplug rollout run`",
+            )
+        time.sleep(0.1)
+        isvc = cluster.get(path)
+    print("\n".join([*_lines(isvc), *_events(cluster, name, most=3)]))
+    output.next_steps(*_next(isvc, name))
+
+
+def _found(
+    name: str, kubeconfig: pathlib.Path | None, context: str | None, namespace: str | None
+) -> tuple[Any, str]:
+    """The cluster, and the path of the InferenceService."""
+    from glowplug.cli import kube
+
+    cluster = kube.connect(kubeconfig, context, namespace)
+    path = cluster.resource_of(*_KIND).path(cluster.namespace, name)
+    with kube.hinted("isvc"):
+        cluster.get(path)
+    return cluster, path
+
+
+def _check_asked(isvc: Any, name: str) -> None:
+    if names.ROLLOUT_STEPS not in (isvc["metadata"].get("annotations") or {}):
+        raise GlowplugError(
+            f'InferenceService "{name}" asks for no rollouts',
+            hint=f"`kubectl annotate isvc {name} {names.ROLLOUT_STEPS}=10,25,50`",
+        )
+
+
+def _lines(isvc: Any) -> list[str]:
+    from glowplug.rollout import conditions, record
+    from glowplug.rollout.state import Phase, State
+
+    annotations = isvc["metadata"].get("annotations") or {}
+    state = record.load(annotations.get(names.ROLLOUT_STATE)) or State()
+    found = [
+        each
+        for each in (isvc.get("status") or {}).get("conditions") or ()
+        if each["type"] in conditions.TYPES
+    ]
+    invalid = [each["message"] for each in found if each.get("reason") == conditions.INVALID]
+    if invalid:
+        return [f"refused: {invalid[0]}"]
+    if state.phase is Phase.IDLE:
+        return ["no rollout yet: the next change of the spec starts one"]
+    phase = f"{state.phase.value}, paused" if state.is_paused else state.phase.value
+    now = "done" if state.weight is None else f"now {state.weight} %"
+    lines = [
+        f"{phase}: {conditions.describe(state)}",
+        f"  steps {annotations.get(names.ROLLOUT_STEPS, '')}; {now}",
+    ]
+    if state.verdict is not None:
+        lines.append(f"  verdict: {state.verdict.outcome.value}")
+        lines += [f"    {gate.outcome.value:<12}  {gate.reason}" for gate in state.verdict.gates]
+    return lines
+
+
+def _events(cluster: Any, name: str, most: int = 8) -> list[str]:
+    found = cluster.get(
+        f"/api/v1/namespaces/{cluster.namespace}/events", fieldSelector=f"involvedObject.name={name}"
+    )["items"]
+    ours = [each for each in found if str(each.get("reason", "")).startswith("Rollout")]
+    ours.sort(
+        key=lambda each: (each.get("lastTimestamp") or "", int(each["metadata"].get("resourceVersion") or 0))
+    )
+    return [
+        f"  {each.get('lastTimestamp') or ''}  {each['reason']}: {each.get('message', '')}"
+        for each in ours[-most:]
+    ]
+
+
+def _next(isvc: Any, name: str) -> list[str]:
+    from glowplug.rollout import record
+    from glowplug.rollout.state import Phase, State
+
+    annotations = isvc["metadata"].get("annotations") or {}
+    state = record.load(annotations.get(names.ROLLOUT_STATE)) or State()
+    if not state.is_active:
+        verbs = ["promote"] if state.phase is Phase.ROLLED_BACK else []
+        return [*(f"glowplug rollout {verb} {name}" for verb in verbs), f"kubectl describe isvc {name}"]
+    verbs = ["resume" if state.is_paused else "pause", "promote", "abort"]
+    return [f"glowplug rollout {verb} {name}" for verb in verbs]

@@ -1,0 +1,153 @@
+"""The rollout controller as a process: what it is made of, against the local machine and against a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import pathlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import kopf
+from lightkube.config.kubeconfig import SingleConfig
+
+from glowplug.errors import ConfigError, Invalid, NotFound
+from glowplug.operators import operator
+from glowplug.operators.api import Api, Object
+from glowplug.operators.webhook import WebhookConfig
+
+from . import platform
+from .admission import admit
+from .announcer import Announcer
+from .assessment import Source
+from .controller import Controller, ControllerConfig
+from .sink import Sink
+from .sources import MachineSource, PrometheusSource
+
+_log = logging.getLogger(__name__)
+_REFUSED = 422
+# The machine's page is as old as its last look at Envoy; a Prometheus scrapes every 15 to 30 s.
+_BLIND_MACHINE_S = 5.0
+_BLIND_PROMETHEUS_S = 90.0
+
+
+@dataclass(frozen=True)
+class OperatorConfig:
+    """`prometheus_url` empty: the API's own page of metrics, as the local machine has it. `sink` empty: no CloudEvents.
+
+    `namespaces` empty: all. `service` names the Service by which the API reaches the webhook, as NAMESPACE/NAME; empty:
+    by URL, on this computer. `blind_after_s` None: as long as the source may well be silent.
+    """
+
+    interval_s: float = 1.0
+    namespaces: tuple[str, ...] = ()
+    prometheus_url: str = ""
+    sink: str = ""
+    service: str = ""
+    webhook_port: int = 0
+    certificate_dir: pathlib.Path | None = None
+    lease_namespace: str = "default"
+    lease_duration_s: int = 15
+    blind_after_s: float | None = None
+    timeout_s: float = 10.0
+    health_port: int = 0
+
+
+def run(connection: SingleConfig, config: OperatorConfig, clock: Callable[[], float] = time.time) -> None:
+    """Run until SIGTERM or SIGINT. Raises ConfigError where KServe is not set up for it."""
+    asyncio.run(_check(connection, config.timeout_s))
+    metrics = PrometheusSource.metrics if config.prometheus_url else MachineSource.metrics
+
+    async def admitted(
+        old: Object | None, new: Object, *, operation: str, dry_run: bool, userinfo: Object
+    ) -> Object | None:
+        del operation, dry_run, userinfo
+        try:
+            return admit(old, new, metrics, clock())
+        except (ConfigError, Invalid) as error:
+            raise kopf.AdmissionError(error.message, code=_REFUSED) from error
+
+    @asynccontextmanager
+    async def part(api: Api, identity: str) -> AsyncIterator[operator.Controller]:
+        async with _controller(api, identity, config, clock) as controller:
+            yield controller
+
+    settings = operator.OperatorConfig(
+        "rollout", config.namespaces, config.timeout_s, _webhook(config), config.health_port
+    )
+    operator.run(connection, part, settings, admitted)
+
+
+@asynccontextmanager
+async def _controller(
+    api: Api, identity: str, config: OperatorConfig, clock: Callable[[], float]
+) -> AsyncIterator[Controller]:
+    is_machine = not config.prometheus_url
+    blind_after_s = config.blind_after_s or (_BLIND_MACHINE_S if is_machine else _BLIND_PROMETHEUS_S)
+    settings = ControllerConfig(
+        identity,
+        interval_s=config.interval_s,
+        blind_after_s=blind_after_s,
+        lease_namespace=config.lease_namespace,
+        lease_duration_s=config.lease_duration_s,
+    )
+    async with httpx2.AsyncClient(timeout=config.timeout_s, trust_env=False) as http:
+        sink = Sink(config.sink, http) if config.sink else None
+        announcer = Announcer(api, sink)
+        async with _running(sink):
+            yield Controller(api, _sources(api, http, config), announcer, settings, clock)
+
+
+@asynccontextmanager
+async def _running(sink: Sink | None) -> AsyncIterator[None]:
+    if sink is None:
+        yield
+        return
+    task = asyncio.create_task(sink.run(), name="rollout: CloudEvents")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _sources(api: Api, http: httpx2.AsyncClient, config: OperatorConfig) -> Callable[[], Source]:
+    url = config.prometheus_url.rstrip("/")
+    if not url:
+        return lambda: MachineSource(lambda: api.text("/metrics"))
+
+    async def fetch(query: str) -> Any:
+        try:
+            response = await http.get(f"{url}/api/v1/query", params={"query": query})
+            return response.json()
+        except (httpx2.HTTPError, ValueError) as error:
+            raise OSError(f"{url}: {error or type(error).__name__}") from error
+
+    return lambda: PrometheusSource(fetch)
+
+
+def _webhook(config: OperatorConfig) -> WebhookConfig:
+    namespace, _, service = config.service.rpartition("/")
+    return WebhookConfig(
+        "rollout",
+        port=config.webhook_port,
+        service=service,
+        service_namespace=namespace or config.lease_namespace,
+        certificate_dir=config.certificate_dir,
+    )
+
+
+async def _check(connection: SingleConfig, timeout_s: float) -> None:
+    async with Api(connection, timeout_s) as api:
+        try:
+            found = await api.get(platform.CONFIG_MAP)
+        except NotFound:
+            _log.info("there is no ConfigMap of KServe's: this is a local machine, or KServe is elsewhere")
+            return
+    platform.check(found)
