@@ -27,8 +27,10 @@ COMMAND = "make bench-judge"
 ROLLOUTS = 1000
 RATES = (1, 50, 500)
 STABLE = Version()
+STALLING = Version(stall_every_s=20)
 EFFECTS = {
     "equal": STABLE,
+    "equal, both stall": STALLING,
     "errors +1 %": Version(errors=STABLE.errors + 0.01),
     "p99 +20 %": Version(p99_factor=1.2),
 }
@@ -43,11 +45,14 @@ _SEED = 20
 def run(rollouts: int = ROLLOUTS) -> list[Result | Table]:
     """All effects at all rates."""
     cases = [(effect, rps) for rps in RATES for effect in EFFECTS]
+    # Stalls make the judge think; fewer do.
+    counts = [rollouts * 3 // 10 if EFFECTS[effect] is STALLING else rollouts for effect, _ in cases]
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
-        ended = dict(zip(cases, pool.map(_case, cases, [rollouts] * len(cases)), strict=True))
+        ended = dict(zip(cases, pool.map(_case, cases, counts), strict=True))
     results: list[Result | Table] = [
-        _share("judge.false_rollback.percent", "equal", rps, ended["equal", rps], ROLLED_BACK, "< 1")
+        _share(f"judge.false_rollback.percent{metric}", effect, rps, ended[effect, rps], ROLLED_BACK, "< 1")
+        for effect, metric in (("equal", ""), ("equal, both stall", ".stalls"))
         for rps in RATES
     ]
     results += [
@@ -62,7 +67,8 @@ def run(rollouts: int = ROLLOUTS) -> list[Result | Table]:
 def _case(case: tuple[str, int], rollouts: int) -> list[Ended]:
     effect, rps = case
     plan = Plan(parse_gates(DEFAULT_GATES))
-    return simulate(EFFECTS[effect], STABLE, rps, plan, rollouts, _SEED + rps)
+    stable = STALLING if EFFECTS[effect] is STALLING else STABLE
+    return simulate(EFFECTS[effect], stable, rps, plan, rollouts, _SEED + rps)
 
 
 def _share(metric: str, effect: str, rps: int, ended: list[Ended], wrong: str, goal: str) -> Result:
@@ -100,12 +106,14 @@ def _table(rows: list[list[str | int | float | None]], rollouts: int) -> Table:
         columns=COLUMNS,
         rows=rows,
         notes=(
-            f"{rollouts} rollouts for each row, gates {DEFAULT_GATES}, steps {steps} of {plan.interval_s // 60} minutes"
-            f" each, a look each second; a step without a verdict after {hours:g} h counts as undecided.",
+            f"{rollouts} rollouts for each row, three tenths of that where both stall; gates {DEFAULT_GATES}; steps"
+            f" {steps} of {plan.interval_s // 60} minutes each, a look each second; a step without a verdict after"
+            f" {hours:g} h counts as undecided.",
             f"The stable version fails {STABLE.errors * 100:g} % of its requests; its latencies are lognormal with a"
             f" median of {STABLE.median_s * 1000:g} ms and sigma {STABLE.sigma:g}. Requests come by Poisson,"
-            " independent of each other: a stall that slows many at once counts as many, and is no part of these"
-            " figures.",
+            " independent of each other.",
+            f"equal, both stall: each side, in one second of {STALLING.stall_every_s:g} at random, takes"
+            f" {STALLING.stall_factor:g} times as long for all that it has.",
             "errors +1 %: one more request in a hundred fails. p99 +20 %: the same median, the tail stretched.",
             "Undecided is an answer: at one request a second a tenth of them is 90 in a quarter of an hour, and to know"
             " half a percent of errors takes 830 at best. The weight stays where it is, and the rollout says so.",

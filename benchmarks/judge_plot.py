@@ -12,11 +12,11 @@ _ENDS = (
     ("undecided %", "undecided: the weight stays", "#d5dae2"),
     ("promoted %", "promoted", "#2b8a3e"),
 )
-_RIGHT = {"equal": "promoted %"}
 _TITLES = {
-    "equal": "equal: to be promoted",
-    "errors +1 %": "1 % more errors: to be rolled back",
-    "p99 +20 %": "p99 20 % longer: to be rolled back",
+    "equal": "equal:\nto be promoted",
+    "equal, both stall": "equal, both stall at times:\nto be promoted",
+    "errors +1 %": "1 % more errors:\nto be rolled back",
+    "p99 +20 %": "p99 20 % longer:\nto be rolled back",
 }
 _LEAST_LABELLED = 4.0
 _HARDLY_EVER = 95.0
@@ -25,12 +25,12 @@ _HARDLY_EVER = 95.0
 def draw(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
     """Stacked shares."""
     effects = list(dict.fromkeys(row["canary"] for row in rows))
-    figure, axes = pyplot.subplots(1, len(effects), figsize=(9.0, 3.4), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, len(effects), figsize=(11.0, 3.6), sharey=True, layout="constrained")
     for axis, effect in zip(axes, effects, strict=True):
         _panel(axis, [row for row in rows if row["canary"] == effect])
         axis.set_title(_TITLES.get(effect, effect), fontsize=10)
     axes[0].set_ylabel("% of rollouts")
-    figure.supxlabel("requests a second, and the median time to a decision", fontsize=10)
+    axes[0].set_xlabel("requests a second, median time to a decision", fontsize=9, loc="left")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(_ENDS), frameon=False)
     return figure
@@ -55,5 +55,5 @@ def _panel(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 def _after(row: Mapping[str, Any]) -> str:
     minutes = row["decided after, median min"]
     if minutes is None or row["undecided %"] > _HARDLY_EVER:
-        return "\nhardly ever"
+        return "\nnever"
     return f"\n{minutes:.0f} min"

@@ -3,8 +3,8 @@
 Which second decides is found in two ways at once, so that thousands of rollouts take a minute. The capital that the
 judge wants is the least over all values that the stable revision may have; numpy finds the capital for one of them,
 the observed one, for all rollouts and seconds together. Where that is too little, so is the least. Only where it is
-enough is the judge itself asked. A canary that is not equal is then asked about again when it has 1 % more requests,
-which can only make the judge look slower.
+enough is the judge itself asked. Where versions are not equal, or stall, it is then asked again when there are 1 %
+more requests.
 """
 
 from __future__ import annotations
@@ -37,12 +37,19 @@ Array = Any
 @dataclasses.dataclass(frozen=True)
 class Version:
     """How a version answers: the share of errors, and latencies, lognormal; above the median the logarithm is stretched
-    so that the 99th percentile is `p99_factor` times as long."""
+    so that the 99th percentile is `p99_factor` times as long. In one second of `stall_every_s`, at random, all answers
+    take `stall_factor` times as long (0: never)."""
 
     errors: float = 0.001
     median_s: float = 0.05
     sigma: float = 0.5
     p99_factor: float = 1.0
+    stall_every_s: float = 0.0
+    stall_factor: float = 2.0
+
+    def stalled(self) -> Version:
+        """How it answers in such a second."""
+        return dataclasses.replace(self, median_s=self.median_s * self.stall_factor)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +84,11 @@ def simulate(
     alive = numpy.arange(rollouts)
     elapsed = numpy.zeros(rollouts, int)
     seen = numpy.zeros(rollouts, int)
-    is_equal = canary == stable
+    is_equal = canary == stable and not canary.stall_every_s
     for share in plan.steps:
         sides = [
-            (rps * share / 100, chances[0], canary.errors),
-            (rps * (1 - share / 100), chances[1], stable.errors),
+            (rps * part / 100, *chances[side], version)
+            for side, (version, part) in enumerate(((canary, share), (stable, 100 - share)))
         ]
         step = _Step(plan, bounds, sides, rng, is_equal=is_equal)
         passed = []
@@ -128,9 +135,12 @@ class _Step:
         for start in range(0, horizon, _CHUNK_S):
             if not len(alive):
                 break
-            for side, (rate, chances, failing) in enumerate(self._sides):
+            for side, (rate, chances, stalled, version) in enumerate(self._sides):
                 drawn = self._rng.poisson(rate * chances, (len(alive), _CHUNK_S, buckets))
-                failed = self._rng.binomial(drawn.sum(2), failing)
+                if version.stall_every_s:
+                    stalls = self._rng.random(drawn.shape[:2]) < 1 / version.stall_every_s
+                    drawn[stalls] = self._rng.poisson(rate * stalled, (int(stalls.sum()), buckets))
+                failed = self._rng.binomial(drawn.sum(2), version.errors)
                 times[side] = times[side][:, -1:] + numpy.cumsum(drawn, 1)
                 asked = numpy.maximum(drawn.sum(2), 1)
                 over = _tails(drawn)[..., 1:-1] ** 2 / asked[..., None]
@@ -322,14 +332,19 @@ def _hedged(capital: Array, kept: float) -> Array:
     return numpy.logaddexp(capital + math.log(1 - kept), math.log(kept))
 
 
-def _buckets(canary: Version, stable: Version) -> tuple[tuple[float, ...], list[Array]]:
-    """The machine's bounds in seconds as far as they matter, and how likely each is for either version."""
+def _buckets(canary: Version, stable: Version) -> tuple[tuple[float, ...], list[tuple[Array, Array]]]:
+    """The machine's bounds in seconds as far as they matter, and for either version how likely each is, and how likely
+    in a stall."""
     bounds = [us / 1e6 for us in BOUNDS_US]
-    within = [[_cdf(version, bound) for bound in bounds] for version in (canary, stable)]
-    kept = [i for i in range(len(bounds)) if within[1][i] > 0.2 and min(w[i] for w in within) < 1 - 1e-6]
-    chosen = tuple(bounds[i] for i in kept)
-    chances = [numpy.maximum(numpy.diff([0.0, *(each[i] for i in kept), 1.0]), 0.0) for each in within]
-    return chosen, chances
+    versions = [(canary, canary.stalled()), (stable, stable.stalled())]
+    within = [[[_cdf(each, bound) for bound in bounds] for each in pair] for pair in versions]
+    used = [pair[int(v.stall_every_s > 0)] for pair, (v, _) in zip(within, versions, strict=True)]
+    kept = [i for i in range(len(bounds)) if within[1][0][i] > 0.2 and min(w[i] for w in used) < 1 - 1e-6]
+    chances = [
+        tuple(numpy.maximum(numpy.diff([0.0, *(each[i] for i in kept), 1.0]), 0.0) for each in pair)
+        for pair in within
+    ]
+    return tuple(bounds[i] for i in kept), chances
 
 
 def _cdf(version: Version, seconds: float) -> float:

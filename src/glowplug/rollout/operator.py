@@ -41,7 +41,9 @@ class OperatorConfig:
     """`prometheus_url` empty: the API's own page of metrics, as the local machine has it. `sink` empty: no CloudEvents.
 
     `namespaces` empty: all. `service` names the Service by which the API reaches the webhook, as NAMESPACE/NAME; empty:
-    by URL, on this computer. `blind_after_s` None: as long as the source may well be silent.
+    by URL, on this computer. `webhook_name` is that of the webhook's configuration, of which a cluster has one for
+    all: controllers that look after different namespaces need different ones. `blind_after_s` None: as long as the
+    source may well be silent.
     """
 
     interval_s: float = 1.0
@@ -50,6 +52,7 @@ class OperatorConfig:
     sink: str = ""
     service: str = ""
     webhook_port: int = 0
+    webhook_name: str = "rollout"
     certificate_dir: pathlib.Path | None = None
     lease_namespace: str = "default"
     lease_duration_s: int = 15
@@ -135,7 +138,7 @@ def _sources(api: Api, http: httpx2.AsyncClient, config: OperatorConfig) -> Call
 def _webhook(config: OperatorConfig) -> WebhookConfig:
     namespace, _, service = config.service.rpartition("/")
     return WebhookConfig(
-        "rollout",
+        config.webhook_name,
         port=config.webhook_port,
         service=service,
         service_namespace=namespace or config.lease_namespace,
