@@ -7,7 +7,7 @@ two differ in what a header block means, and in that the client begins the strea
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from glowplug.wire.http2 import frames
 from glowplug.wire.http2.frames import (
@@ -198,7 +198,7 @@ class Connection:
         """See Stream.reply; for a server."""
         raise NotImplementedError
 
-    def reply_error(self, stream: Stream, code: int, text: str) -> None:
+    def reply_error(self, stream: Stream, code: int, text: str, more: Sequence[tuple[str, str]] = ()) -> None:
         """See Stream.reply_error; for a server."""
         raise NotImplementedError
 

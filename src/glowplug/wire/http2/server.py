@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from glowplug.wire.http2 import frames, status
@@ -266,8 +266,8 @@ class ServerConnection(Connection):
             outbox.write(head[: frames.HEAD_BYTES + len(_HEAD)])
             outbox.send(stream, head[-PREFIX_BYTES:] + message, tail)
 
-    def reply_error(self, stream: Stream, code: int, text: str) -> None:
-        self._end(stream, code, text, [])
+    def reply_error(self, stream: Stream, code: int, text: str, more: Sequence[tuple[str, str]] = ()) -> None:
+        self._end(stream, code, text, [*more])
 
     def _end(self, stream: Stream, code: int, text: str, more: list[tuple[str, str]]) -> None:
         """Answers with trailers only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Stream:
         if self.is_open:
             self.connection.reply(self, message)
 
-    def reply_error(self, code: int, text: str) -> None:
+    def reply_error(self, code: int, text: str, trailers: Sequence[tuple[str, str]] = ()) -> None:
         """Answers with another status. Does nothing where nobody waits any more."""
         if self.is_open:
-            self.connection.reply_error(self, code, text)
+            self.connection.reply_error(self, code, text, trailers)
