@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from glowplug.errors import ConfigError
+from glowplug.spec import names
 from glowplug.wire.cloudevents import ResponsePolicy
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ class PredictorConfig:
     retries: int = 0
     is_health_checked: bool = False
     max_message_bytes: int = 256 * 2**20
+    # The pair that the predictor must be of; empty means any.
+    pair: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class ServerConfig:
     drain_timeout_s: float = 30.0
     log_level: str = "info"
     events: ResponsePolicy = field(default_factory=ResponsePolicy)
+    # Under a pair lock: the pair's id, the transformer's own service, and Knative's name for this revision.
+    pair: str = ""
+    transformer_host: str = ""
+    revision: str = ""
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
     @classmethod
@@ -103,6 +110,9 @@ class ServerConfig:
                 env.get("CE_SOURCE", ""),
                 env.get("CE_MERGE", "false").lower() == "true",
             ),
+            pair=env.get(names.PAIR_ENV, ""),
+            transformer_host=env.get(names.TRANSFORMER_HOST_ENV, ""),
+            revision=env.get(names.REVISION_ENV, ""),
             predictor=PredictorConfig(
                 host=host,
                 protocol=options.predictor_protocol,
@@ -111,6 +121,7 @@ class ServerConfig:
                 retries=options.predictor_request_retries,
                 is_health_checked=options.enable_predictor_health_check,
                 max_message_bytes=max(options.max_body_bytes, PredictorConfig.max_message_bytes),
+                pair=env.get(names.PAIR_ENV, ""),
             ),
         )
 

@@ -46,7 +46,7 @@ class _Work(Protocol):
     def cancel(self) -> object: ...
 
 
-class _Call:
+class GrpcCall:
     """A call, from its headers until it is answered."""
 
     __slots__ = ("data", "deadline", "has_place", "headers", "method", "request", "timer", "work")
@@ -122,10 +122,10 @@ class GrpcEndpoints:
             return
         limit_s = grpc_timeout_s(headers)
         deadline = None if limit_s is None else time.monotonic() + limit_s
-        stream.state = _Call(self._methods[path], headers, deadline)
+        stream.state = GrpcCall(self._methods[path], headers, deadline)
 
     def message(self, stream: Stream, data: bytes) -> None:
-        call: _Call = stream.state
+        call: GrpcCall = stream.state
         if call.data is not None:
             self._held_bytes -= len(call.data)
             stream.reply_error(status.INTERNAL, f"{call.name} takes one message, and there are more")
@@ -137,7 +137,7 @@ class GrpcEndpoints:
             call.data = data
 
     def ended(self, stream: Stream) -> None:
-        call: _Call = stream.state
+        call: GrpcCall = stream.state
         data, call.data = call.data, None
         if data is None:
             stream.reply_error(status.INTERNAL, f"{call.name} takes a message, and there is none")
@@ -149,7 +149,7 @@ class GrpcEndpoints:
             self._begin_task(stream, call, self._answer(stream, call.method, data))
 
     def reset(self, stream: Stream) -> None:
-        call: _Call = stream.state
+        call: GrpcCall = stream.state
         if call.data is not None:
             self._held_bytes -= len(call.data)
         if call.request is not None:
@@ -158,7 +158,7 @@ class GrpcEndpoints:
 
     # The work of a call.
 
-    def _begin_task(self, stream: Stream, call: _Call, work: Coroutine[Any, Any, None]) -> None:
+    def _begin_task(self, stream: Stream, call: GrpcCall, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work, name="grpc call")
         call.work = task
         left_s = call.left_s()
@@ -167,7 +167,7 @@ class GrpcEndpoints:
         self.tasks.add(task)
         task.add_done_callback(lambda task: self._end_task(stream, call, task))
 
-    def _end_task(self, stream: Stream, call: _Call, task: asyncio.Task[None]) -> None:
+    def _end_task(self, stream: Stream, call: GrpcCall, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if task.cancelled():
             # By the model itself, where somebody still waits.
@@ -177,19 +177,19 @@ class GrpcEndpoints:
         self._leave(call)
 
     def _on_deadline(self, stream: Stream) -> None:
-        call: _Call = stream.state
+        call: GrpcCall = stream.state
         self._cancel(call)
         if call.request is not None:
             self._plane.count(call.model_name, "grpc", "DEADLINE_EXCEEDED", Expired())
         stream.reply_error(status.DEADLINE_EXCEEDED, "the call's deadline has passed")
 
-    def _cancel(self, call: _Call) -> None:
+    def _cancel(self, call: GrpcCall) -> None:
         if call.work is not None:
             call.work.cancel()
             if not isinstance(call.work, asyncio.Task):
                 self._leave(call)
 
-    def _leave(self, call: _Call) -> None:
+    def _leave(self, call: GrpcCall) -> None:
         if call.has_place:
             call.has_place = False
             self._plane.leave()
@@ -198,12 +198,12 @@ class GrpcEndpoints:
         try:
             stream.reply(await method(data))
         except Exception as error:
-            call: _Call = stream.state
+            call: GrpcCall = stream.state
             _refuse(stream, as_inference_error(error, call.name))
 
     # Inference.
 
-    def _begin_infer(self, stream: Stream, call: _Call, data: bytes) -> None:
+    def _begin_infer(self, stream: Stream, call: GrpcCall, data: bytes) -> None:
         plane = self._plane
         try:
             plane.enter()
@@ -221,20 +221,23 @@ class GrpcEndpoints:
         except Exception as error:
             self._infer_ended(stream, error)
 
-    async def _infer(self, stream: Stream, call: _Call, request: InferRequest) -> None:
+    async def _infer(self, stream: Stream, call: GrpcCall, request: InferRequest) -> None:
+        result = await self._result(call, request)
+        if stream.is_open:
+            self._infer_ended(stream, result)
+
+    async def _result(self, call: GrpcCall, request: InferRequest) -> InferResponse | Exception:
         try:
             headers = call.metadata()
             set_request_headers(headers)
             set_urgency(request.parameters, call.left_s())
             served = await self._plane.loaded(request.model_name, request.model_version)
-            result: InferResponse | Exception = await served.infer(request, headers)
+            return await served.infer(request, headers)
         except Exception as error:
-            result = error
-        if stream.is_open:
-            self._infer_ended(stream, result)
+            return error
 
     def _infer_ended(self, stream: Stream, result: InferResponse | Exception) -> None:
-        call: _Call = stream.state
+        call: GrpcCall = stream.state
         self._leave(call)
         name, request = call.model_name, call.request
         try:
@@ -293,8 +296,8 @@ def _status(error: InferenceError) -> str:
 class GrpcServer:
     """A bound server: `start`, then `drain`, and `abort` in any case."""
 
-    def __init__(self, plane: DataPlane, listener: socket.socket, limits: Limits) -> None:
-        self._endpoints = GrpcEndpoints(plane)
+    def __init__(self, endpoints: GrpcEndpoints, listener: socket.socket, limits: Limits) -> None:
+        self._endpoints = endpoints
         self._service = GrpcService(self._endpoints, limits)
         self._socket = listener
         self._server: asyncio.AbstractServer | None = None
@@ -333,7 +336,9 @@ class GrpcServer:
         self._socket.close()
 
 
-def bind(plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> tuple[GrpcServer, int]:
+def bind(
+    plane: DataPlane, *, host: str, port: int, max_message_bytes: int, endpoints: GrpcEndpoints | None = None
+) -> tuple[GrpcServer, int]:
     """A server that is bound but not started, and its port. Raises ConfigError where the port is taken."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -348,4 +353,4 @@ def bind(plane: DataPlane, *, host: str, port: int, max_message_bytes: int) -> t
             hint="--grpc_port or $GRPC_PORT sets another, 0 any free",
         ) from error
     limits = Limits(max_message_bytes=max_message_bytes, max_streams=MAX_STREAMS)
-    return GrpcServer(plane, listener, limits), listener.getsockname()[1]
+    return GrpcServer(endpoints or GrpcEndpoints(plane), listener, limits), listener.getsockname()[1]

@@ -30,6 +30,7 @@ from glowplug.serving.dataplane import (
 )
 from glowplug.serving.light import Served
 from glowplug.serving.metrics import CONTENT_TYPE
+from glowplug.serving.pair import NoPartner
 from glowplug.serving.urgency import header_limit_s, read_urgency, set_urgency
 from glowplug.wire import InferRequest, InferResponse, cloudevents, v2_json
 from glowplug.wire.v2_grpc import TensorMetadata
@@ -386,7 +387,7 @@ def error_response(error: InferenceError) -> HttpResponse:
 def _error(error: InferenceError) -> HttpResponse:
     text = f"{error.message} ({error.hint})" if error.hint else error.message
     response = _json({"error": text}, error.code if 400 <= error.code <= 599 else 500)
-    if isinstance(error, Overloaded):
+    if isinstance(error, (Overloaded, NoPartner)):
         response.headers["retry-after"] = "1"
     return response
 

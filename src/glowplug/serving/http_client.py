@@ -120,7 +120,12 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def send(self, data: bytes) -> asyncio.Future[Answer]:
-        """The answer to come. Its exception is ClosedBeforeAnswer or httptools.HttpParserError."""
+        """The answer to come. Its exception is ClosedBeforeAnswer or httptools.HttpParserError.
+
+        Raises ClosedBeforeAnswer where the connection is gone already.
+        """
+        if self.is_lost or self._transport.is_closing():
+            raise ClosedBeforeAnswer("the connection was closed before anything was sent")
         self._waiting = answer = self._loop.create_future()
         self._transport.write(data)
         return answer

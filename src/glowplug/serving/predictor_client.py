@@ -1,27 +1,38 @@
 """How a transformer calls its predictor: V2 over gRPC (the default), V2 over HTTP, or V1.
 
 One pooled client for the life of the process. It passes on who asks and which trace the call belongs to, keeps the
-predictor's own words and codes in errors, and says 503 where there is no predictor and 504 where it is too slow.
+predictor's own words and codes in errors, and says 503 where there is no predictor and 504 where it is too slow. Under
+a pair lock it calls none but the predictor of its own pair, see `partner`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from glowplug.errors import ConfigError, InferenceError
+from glowplug.serving.addresses import host_and_port
 from glowplug.serving.codes import http_code
 from glowplug.serving.config import PredictorConfig
 from glowplug.serving.context import passed_on, request_headers
+from glowplug.serving.pair import REFUSED, OtherPair, PartnersError
 from glowplug.serving.urgency import remaining_s
+from glowplug.spec import names
 from glowplug.wire import InferRequest, InferResponse, v1, v2_grpc, v2_json
 from glowplug.wire.http2 import status
+
+if TYPE_CHECKING:
+    from glowplug.serving.http_client import Answer
+    from glowplug.serving.partner import Partner
 
 HEALTH_TIMEOUT_S = 2.0
 RETRY_DELAY_S = 0.05
 MAX_QUOTED = 1000
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class PredictorClient:
@@ -32,6 +43,11 @@ class PredictorClient:
             raise ConfigError("the transformer has no predictor", hint="--predictor_host names it")
         self._config = config
         self._transport: _Grpc | _Http = _Grpc(config) if config.protocol == "grpc-v2" else _Http(config)
+        self._partner: Partner | None = None
+        if config.pair:
+            from glowplug.serving.partner import Partner
+
+            self._partner = Partner(config.pair)
 
     async def infer(
         self, request: InferRequest, headers: Mapping[str, str] | None = None, timeout_s: float | None = None
@@ -48,26 +64,57 @@ class PredictorClient:
             if left_s is not None and left_s < limit_s:
                 limit_s = left_s
             try:
-                return await self._transport.infer(request, sent, limit_s)
+                if self._partner is None:
+                    return await self._transport.infer(request, sent, limit_s)
+                return await self._infer_partner(self._partner, request, sent, limit_s)
             except _Unreachable:
                 if attempt == self._config.retries:
                     raise
             await asyncio.sleep(RETRY_DELAY_S * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
 
+    async def _infer_partner(
+        self, partner: Partner, request: InferRequest, sent: Mapping[str, str], limit_s: float
+    ) -> InferResponse:
+        left_s = _countdown(limit_s)
+        return await partner.reach(
+            lambda more: self._transport.infer(request, {**sent, **more}, left_s()),
+            lambda more: self._ask(more, left_s()),
+        )
+
     async def is_ready(self) -> bool:
         """Whether the predictor answers that it is ready; False where it does not answer."""
         try:
-            return await self._transport.is_ready(HEALTH_TIMEOUT_S)
+            if self._partner is None:
+                return await self._transport.is_ready(HEALTH_TIMEOUT_S)
+            await self._partner.reach(self._ask, self._ask)
         except InferenceError:
             return False
+        return True
+
+    async def find_partner(self) -> None:
+        """Finds the predictor of this transformer's pair, so that the first request need not.
+
+        Raises NoPartner where every revision that traffic goes to is of another, or InferenceError where that cannot
+        be told yet. Without a pair every predictor will do.
+        """
+        if self._partner is not None:
+            await self._partner.find(self._ask)
+
+    async def _ask(self, more: Mapping[str, str], timeout_s: float = HEALTH_TIMEOUT_S) -> None:
+        if not await self._transport.is_ready(timeout_s, more):
+            raise _Unreachable(f"the predictor at {self._config.host} is not ready")
 
     async def metadata(self, model_name: str) -> v2_grpc.ModelMetadata | None:
         """What the predictor's model takes and gives; None over V1, which does not say.
 
         Raises InferenceError (503, 504, or the predictor's own code) where it gives no answer.
         """
-        return await self._transport.metadata(model_name, HEALTH_TIMEOUT_S)
+        if self._partner is None:
+            return await self._transport.metadata(model_name, HEALTH_TIMEOUT_S)
+        return await self._partner.reach(
+            lambda more: self._transport.metadata(model_name, HEALTH_TIMEOUT_S, more), self._ask
+        )
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -79,16 +126,6 @@ class _Unreachable(InferenceError):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, code=503)
-
-
-def _address(config: PredictorConfig) -> tuple[str, int]:
-    """Host and port of `name[:port]`, `http://name[:port]` or `[v6]:port`."""
-    text = config.host.partition("://")[2] or config.host
-    text = text.rstrip("/")
-    host, colon, port = text.rpartition(":")
-    if colon and port.isdigit():
-        return host.strip("[]"), int(port)
-    return text.strip("[]"), 443 if config.use_ssl else 80
 
 
 class _Grpc:
@@ -106,7 +143,7 @@ class _Grpc:
 
                 tls = ssl.create_default_context()
                 tls.set_alpn_protocols(["h2"])
-            host, port = _address(self._config)
+            host, port = host_and_port(self._config.host, use_ssl=self._config.use_ssl)
             self._client = GrpcClient(host, port, tls=tls, max_message_bytes=self._config.max_message_bytes)
         return self._client
 
@@ -117,12 +154,14 @@ class _Grpc:
         answer = await self._call("ModelInfer", data, headers, timeout_s)
         return v2_grpc.decode_infer_response(answer)
 
-    async def is_ready(self, timeout_s: float) -> bool:
-        return v2_grpc.decode_flag(await self._call("ServerReady", b"", {}, timeout_s))
+    async def is_ready(self, timeout_s: float, headers: Mapping[str, str] = _NONE) -> bool:
+        return v2_grpc.decode_flag(await self._call("ServerReady", b"", headers, timeout_s))
 
-    async def metadata(self, model_name: str, timeout_s: float) -> v2_grpc.ModelMetadata:
+    async def metadata(
+        self, model_name: str, timeout_s: float, headers: Mapping[str, str] = _NONE
+    ) -> v2_grpc.ModelMetadata:
         data = v2_grpc.encode_model_id(v2_grpc.ModelId(model_name))
-        return v2_grpc.decode_model_metadata(await self._call("ModelMetadata", data, {}, timeout_s))
+        return v2_grpc.decode_model_metadata(await self._call("ModelMetadata", data, headers, timeout_s))
 
     async def _call(self, method: str, data: bytes, headers: Mapping[str, str], timeout_s: float) -> bytes:
         client = self._open()
@@ -143,6 +182,8 @@ class _Grpc:
             text = f"the predictor: {error.text[:MAX_QUOTED] or status.NAMES[error.code]}"
             if error.code == status.UNAVAILABLE:
                 raise _Unreachable(text) from error
+            if error.code == status.FAILED_PRECONDITION and names.PAIR_HEADER in error.trailers:
+                raise OtherPair(text, error.trailers[names.PAIR_HEADER]) from error
             raise InferenceError(text, code=http_code(status.NAMES[error.code])) from error
         return answer
 
@@ -163,7 +204,7 @@ class _Http:
 
             from glowplug.serving.http_client import HttpClient
 
-            host, port = _address(self._config)
+            host, port = host_and_port(self._config.host, use_ssl=self._config.use_ssl)
             tls = ssl.create_default_context() if self._config.use_ssl else None
             self._client = HttpClient(host, port, tls=tls)
         return self._client
@@ -185,10 +226,12 @@ class _Http:
         answer = await self._ask("POST", f"/v2/models/{name}/infer", sent, body, timeout_s)
         return v2_json.decode_response(answer.body, header_length=answer.headers.get(v2_json.HEADER_LENGTH))
 
-    async def metadata(self, model_name: str, timeout_s: float) -> v2_grpc.ModelMetadata | None:
+    async def metadata(
+        self, model_name: str, timeout_s: float, headers: Mapping[str, str] = _NONE
+    ) -> v2_grpc.ModelMetadata | None:
         if self._config.protocol == "v1":
             return None
-        answer = await self._ask("GET", f"/v2/models/{quote(model_name, safe='')}", {}, b"", timeout_s)
+        answer = await self._ask("GET", f"/v2/models/{quote(model_name, safe='')}", headers, b"", timeout_s)
         document = v2_json.parse_json(answer.body, "the predictor's metadata")
         try:
             return _metadata(document)
@@ -200,13 +243,15 @@ class _Http:
     ) -> Any:
         answer = await self._request(method, path, headers, body, timeout_s)
         if answer.status >= 400:
-            raise InferenceError(f"the predictor: {_told(answer.body, answer.status)}", code=answer.status)
+            raise _refused(answer)
         return answer
 
-    async def is_ready(self, timeout_s: float) -> bool:
+    async def is_ready(self, timeout_s: float, headers: Mapping[str, str] = _NONE) -> bool:
         # V1 has no readiness of the server; `/` says that it is alive.
         path = "/" if self._config.protocol == "v1" else "/v2/health/ready"
-        answer = await self._request("GET", path, {}, b"", timeout_s)
+        answer = await self._request("GET", path, headers, b"", timeout_s)
+        if answer.status == REFUSED:
+            raise _refused(answer)
         return bool(answer.status == 200)
 
     async def _request(
@@ -241,6 +286,22 @@ def _metadata(document: Any) -> v2_grpc.ModelMetadata:
 
 def _too_slow(host: str, timeout_s: float) -> InferenceError:
     return InferenceError(f"the predictor at {host} did not answer within {timeout_s:g} s", code=504)
+
+
+def _countdown(limit_s: float) -> Callable[[], float]:
+    """What is left of a time limit that begins now, never quite nothing."""
+    ends_at = time.monotonic() + limit_s
+    return lambda: max(ends_at - time.monotonic(), 0.001)
+
+
+def _refused(answer: Answer) -> InferenceError:
+    text = f"the predictor: {_told(answer.body, answer.status)}"
+    pair = answer.headers.get(names.PAIR_HEADER)
+    if pair is None:
+        return InferenceError(text, code=answer.status)
+    if answer.status == REFUSED:
+        return OtherPair(text, pair)
+    return PartnersError(text, code=answer.status)
 
 
 def _told(body: bytes, status: int) -> str:

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from glowplug.errors import ConfigError, GlowplugError
 from glowplug.serving.config import ServerConfig
@@ -28,6 +28,9 @@ from glowplug.serving.listener import HttpListener, bind
 from glowplug.serving.metrics import process_samples
 from glowplug.serving.model import Model
 from glowplug.serving.timeline import IMPORTED, LISTENING, LOADED, WARMED, TimedMetrics, Timeline
+
+if TYPE_CHECKING:
+    from glowplug.serving.pairlock import PairLock
 
 log = logging.getLogger("glowplug.serving")
 
@@ -101,6 +104,11 @@ class Server:
         self._config = config
         self._timeline = timeline or Timeline()
         self._metrics = TimedMetrics(self._timeline)
+        self._lock: PairLock | None = None
+        if config.pair:
+            from glowplug.serving.pairlock import PairLock
+
+            self._lock = PairLock(config)
         served = [self._adapt(model) for model in models]
         if not served:
             raise ConfigError("no model to serve")
@@ -121,8 +129,15 @@ class Server:
 
     def _adapt(self, model: Any) -> Served:
         if isinstance(model, Model):
-            return LightModel(model, self._metrics)
+            light = LightModel if self._lock is None else self._lock.light_model
+            return light(model, self._metrics)
         if is_kserve_model(model):
+            if self._lock is not None and self._lock.is_transformer:
+                log.warning(
+                    "model %s: calls that kserve.Model makes to its predictor are not under the pair lock; "
+                    "glowplug.serving.PredictorClient's are",
+                    model.name,
+                )
             return KServeModel(model, self._config.predictor)
         raise ConfigError(f"{type(model).__name__} is neither a glowplug.serving.Model nor a kserve.Model")
 
@@ -141,6 +156,8 @@ class Server:
         try:
             self._bind()
             await self._load()
+            if self._lock is not None and not await self._is_settled(self._lock):
+                return 0
             await self._start()
             improving = asyncio.create_task(self._improve(), name="improve")
             await self._stopping.wait()
@@ -164,7 +181,7 @@ class Server:
         config = self._config
         listener = bind(config.host, config.http_port)
         self.http_port = listener.getsockname()[1]
-        endpoints = HttpEndpoints(self._plane, max_body_bytes=config.max_body_bytes, events=config.events)
+        endpoints = self._http_endpoints()
         service = HttpService(
             endpoints, max_body_bytes=config.max_body_bytes, keep_alive_s=config.keep_alive_s
         )
@@ -173,8 +190,17 @@ class Server:
             from glowplug.serving import grpc_server
 
             self._grpc, self.grpc_port = grpc_server.bind(
-                self._plane, host=config.host, port=config.grpc_port, max_message_bytes=config.max_body_bytes
+                self._plane,
+                host=config.host,
+                port=config.grpc_port,
+                max_message_bytes=config.max_body_bytes,
+                endpoints=self._lock.grpc_endpoints(self._plane) if self._lock else None,
             )
+
+    def _http_endpoints(self) -> HttpEndpoints:
+        config = self._config
+        kind = self._lock.http_endpoints if self._lock else HttpEndpoints
+        return kind(self._plane, max_body_bytes=config.max_body_bytes, events=config.events)
 
     async def _load(self) -> None:
         loads_s: list[float] = []
@@ -194,6 +220,18 @@ class Server:
                 (time.perf_counter() - started) * 1000,
             )
         self._timeline.mark(WARMED)
+
+    async def _is_settled(self, lock: PairLock) -> bool:
+        """Waits until a transformer has its predictor; False where a signal came first."""
+        settling = asyncio.create_task(lock.settled(), name="settle")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        await asyncio.wait({settling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (settling, stopping):
+            task.cancel()
+        settled, _ = await asyncio.gather(settling, stopping, return_exceptions=True)
+        if isinstance(settled, Exception):
+            raise settled
+        return not self._stopping.is_set()
 
     async def _improve(self) -> None:
         # The requests that a cold start was made for go first.
@@ -265,3 +303,5 @@ class Server:
         await self._plane.close()
         if self._predictor is not None:
             await self._predictor.aclose()
+        if self._lock is not None:
+            await self._lock.aclose()
