@@ -12,11 +12,11 @@ from benchmarks.results import DOCS, Result, Table, record
 from benchmarks.rounds import Options
 
 NAMES = (
-    "machine", "ingress", "demo", "serving", "weights", "coldstart", "activator", "burst", "canary", "warmfloor",
-    "judge", "shadow",
+    "machine", "ingress", "demo", "serving", "weights", "coldstart", "activator", "burst", "canary", "pairs", "warmfloor",
+    "judge", "shadow", "rollout",
 )  # fmt: skip
 # The others measure one thing each, in one way.
-WITH_OPTIONS = ("serving", "burst", "canary")
+WITH_OPTIONS = ("serving", "burst", "canary", "pairs", "rollout")
 PARTS = ("xgboost", "lookup", "deep")
 
 
