@@ -57,6 +57,7 @@ def bootstrap(layout: Layout) -> Resource:
         "admin": {"address": {"pipe": {"path": str(layout.admin), "mode": 0o600}}},
         "dynamic_resources": dynamic,
         "static_resources": static,
+        "layered_runtime": {"layers": [{"name": "glowplug", "static_layer": shadow.RUNTIME}]},
         "stats_flush_on_admin": True,
         "stats_config": {
             "stats_matcher": {

@@ -28,6 +28,9 @@ _EXT_PROC = "envoy.extensions.filters.http.ext_proc.v3."
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 # Copies at a time. Where nobody takes them they pile up in Envoy, each as large as its request and answer.
 _MAX_COPIES = 256
+# Without this a request waits while its copy cannot be written: for whoever takes copies, which may have to wait for a
+# processor that nobody else wants.
+RUNTIME: Resource = {"envoy.reloadable_features.grpc_side_stream_flow_control": False}
 # After a request's end Envoy waits so long for its copy to be taken.
 _TAKEN_WITHIN_S = 10.0
 _IDLE_TIMEOUT_S = 300.0

@@ -115,7 +115,7 @@ class Shadows:
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        while line := await process.stdout.readline():
+        while line := await self._line(process.stdout):
             try:
                 self._report = parse_report(line)
             except ValueError:
@@ -123,6 +123,15 @@ class Shadows:
                 continue
             for notice in notices_of(self._report):
                 self._notify(notice)
+
+    @staticmethod
+    async def _line(output: asyncio.StreamReader) -> bytes:
+        """The next one; nothing at the output's end, or where no line of a report can be that long."""
+        try:
+            return await output.readline()
+        except ValueError as error:
+            _LOG.error("the shadow's process says too much at once: %s", error)
+            return b""
 
     async def _end_unwanted(self, process: asyncio.subprocess.Process) -> None:
         await self._until(False)

@@ -14,6 +14,8 @@ from typing import Any
 from glowplug.shadow.comparing import Comparison, Outcome, finite
 from glowplug.shadow.config import ShadowConfig
 
+# Of a text that an answer or a caller made up, what is kept: all of them together are one line of a report.
+_MAX_TEXT = 300
 # Of the distances (see `differences`); the last bucket is everything.
 BOUNDS = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -92,7 +94,7 @@ class Tally:
         *,
         now: float,
         times: Times | None = None,
-        shown: Mapping[str, Any] | None = None,
+        shown: Mapping[str, str] | None = None,
     ) -> Notice | None:
         """One comparison; `shown` says of which request it was. A notice when it is due."""
         self.version += 1
@@ -108,15 +110,16 @@ class Tally:
             counts.shadow_s += times.shadow_s
         if not outcome.is_compared:
             return None
+        what = _shortened(comparison.what)
         if outcome.is_worse:
             self.differences.append(
                 {
                     "service": pair.service, "revision": pair.revision, "shadow": pair.shadow,
-                    "outcome": outcome.value, "what": comparison.what, "distance": finite(comparison.distance),
-                    **(shown or {}),
+                    "outcome": outcome.value, "what": what, "distance": finite(comparison.distance),
+                    **{key: _shortened(text) for key, text in (shown or {}).items()},
                 }
             )  # fmt: skip
-        return self._notice(pair, comparison, now)
+        return self._notice(pair, outcome, what, now)
 
     def _new(self, pair: Pair) -> Counts:
         if len(self.counts) >= self._config.kept_pairs:
@@ -126,10 +129,10 @@ class Tally:
         counts = self.counts[pair] = Counts()
         return counts
 
-    def _notice(self, pair: Pair, comparison: Comparison, now: float) -> Notice | None:
+    def _notice(self, pair: Pair, outcome: Outcome, what: str, now: float) -> Notice | None:
         config = self._config
         recent = self._recent.setdefault(pair, deque(maxlen=config.notice_window))
-        recent.append(comparison.outcome.is_worse)
+        recent.append(outcome.is_worse)
         worse, compared = sum(recent), len(recent)
         if not recent[-1] or compared < config.notice_min_compared or worse < config.notice_share * compared:
             return None
@@ -137,4 +140,8 @@ class Tally:
         if last is not None and now - last < config.notice_interval_s:
             return None
         self._noticed_at[pair] = now
-        return Notice(pair.service, pair.revision, pair.shadow, compared, worse, comparison.what)
+        return Notice(pair.service, pair.revision, pair.shadow, compared, worse, what)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"

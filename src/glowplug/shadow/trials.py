@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -153,7 +152,7 @@ def _times(ours: Message, theirs: Message) -> Times | None:
     return Times(*(int(text) / 1e3 for text in texts)) if all(map(str.isdecimal, texts)) else None
 
 
-def _shown(exchange: Exchange) -> dict[str, Any]:
+def _shown(exchange: Exchange) -> dict[str, str]:
     """What tells a person which request it was; nothing of its content, which may be anybody's."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),

@@ -68,6 +68,9 @@ def test_the_worst_element_is_named() -> None:
 def test_whole_numbers_are_equal_or_not() -> None:
     a, b = tensor([100_000_000], dtype=np.int64), tensor([100_000_001], dtype=np.int64)
     assert between_tensors([a], [b], USUAL).what == "output y[0]: 100000000 and 100000001"
+    # To a float these two are the same.
+    c, d = tensor([2**53], dtype=np.int64), tensor([2**53 + 1], dtype=np.int64)
+    assert between_tensors([c], [d], USUAL).what == "output y[0]: 9007199254740992 and 9007199254740993"
 
 
 def test_shapes_types_and_names_have_to_agree() -> None:

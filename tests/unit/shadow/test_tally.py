@@ -61,9 +61,9 @@ def test_another_revision_starts_anew() -> None:
 def test_the_last_differences_are_kept() -> None:
     tally = Tally(ShadowConfig(kept_differences=2))
     for n in range(4):
-        tally.add(PAIR, BAD, now=0.0, shown={"id": n})
-        tally.add(PAIR, GOOD, now=0.0, shown={"id": -n})
-    assert [difference["id"] for difference in tally.differences] == [2, 3]
+        tally.add(PAIR, BAD, now=0.0, shown={"id": f"{n}"})
+        tally.add(PAIR, GOOD, now=0.0, shown={"id": f"-{n}"})
+    assert [difference["id"] for difference in tally.differences] == ["2", "3"]
 
 
 def test_the_oldest_pairs_go() -> None:
@@ -112,6 +112,18 @@ def test_a_report_is_json_whatever_differs() -> None:
     tally = Tally(CONFIG)
     tally.add(PAIR, Comparison(Outcome.DIFFERENT, "x", math.inf), now=0.0)
     assert orjson.loads(report_line(tally, []))["differences"][0]["distance"] is None
+
+
+def test_a_report_is_short_whatever_differs() -> None:
+    tally = Tally(CONFIG)
+    long = "k" * 900_000
+    notices = [
+        tally.add(PAIR, Comparison(Outcome.DIFFERENT, long, 1.0), now=0.0, shown={"id": long, "path": long})
+        for _ in range(2 * CONFIG.kept_differences)
+    ]
+    line = report_line(tally, filter(None, notices))
+    assert len(line) < 1000 * (CONFIG.kept_differences + 10)
+    assert [notice.example[-1] for notice in notices_of(parse_report(line))] == ["…"]
 
 
 @pytest.mark.parametrize("line", [b"", b"1\n", b"[]", b"{"])
