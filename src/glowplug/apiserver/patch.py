@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from glowplug.apiserver.codec import encode
 from glowplug.apiserver.fieldsets_typed import same
 from glowplug.apiserver.patch_strategic import strategic_merge_patch
 from glowplug.errors import BadRequest, Invalid, Problem, TooLarge
@@ -17,8 +18,11 @@ __all__ = ["json_patch", "merge_patch", "strategic_merge_patch"]
 
 Object = dict[str, Any]
 
-# Kubernetes' own limit.
+# Kubernetes' own limits. Without the second, copies of copies double what there is with each operation.
 _MOST_OPERATIONS = 10_000
+_MOST_COPIED_BYTES = 3 * 2**20
+# A list is not that long, and Python converts no number that is much longer.
+_MOST_DIGITS = 18
 
 
 class _Unfit(Exception):
@@ -40,8 +44,12 @@ def json_patch(obj: Object, ops: object) -> Object:
         )
     steps = [_Step(index, op) for index, op in enumerate(ops)]
     root: Any = copy.deepcopy(obj)
+    copied = 0
     for step in steps:
         try:
+            copied += step.copied_bytes(root)
+            if copied > _MOST_COPIED_BYTES:
+                raise _Unfit(f"all copies together are {copied} bytes, must be at most {_MOST_COPIED_BYTES}")
             root = step.done(root)
         except _Unfit as unfit:
             cause = Problem(f"patch[{step.index}]", f"{step.op} {step.path}: {unfit}")
@@ -72,6 +80,10 @@ class _Step:
         elif self.op != "remove" and "value" not in raw:
             raise BadRequest(f"{where} ({self.op} {self.path}) lacks a value")
         self._value = raw.get("value")
+
+    def copied_bytes(self, root: Any) -> int:
+        """The size of what this operation would copy, as JSON; `_Unfit` if it is not there."""
+        return len(encode(_found(root, self._from))) if self.op == "copy" else 0
 
     def done(self, root: Any) -> Any:
         """The document after this operation; `_Unfit` if it cannot be done."""
@@ -142,7 +154,8 @@ def _found(root: Any, tokens: list[str]) -> Any:
 def _index(token: str, length: int) -> int:
     """A position of the list; RFC 6901 allows no leading zeros."""
     digits = token[1:] if token.startswith("-") else token
-    if not (digits.isascii() and digits.isdigit()) or (len(digits) > 1 and digits[0] == "0"):
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS
+    if not is_number or (len(digits) > 1 and digits[0] == "0"):
         raise _Unfit(f"{token!r} is no index of a list")
     index = int(token)
     if not -length <= index < length:

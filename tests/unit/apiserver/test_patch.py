@@ -78,6 +78,7 @@ def test_json_patch(before: Object, ops: list[Object], after: Object) -> None:
         {"op": "test", "path": "/scalar", "value": True},
         {"op": "test", "path": "/nothing", "value": 1},
         {"op": "replace", "path": "", "value": [1]},
+        {"op": "add", "path": "/list/" + "9" * 5000, "value": 1},
     ],
 )
 def test_json_patch_that_does_not_fit_is_invalid(op: Object) -> None:
@@ -115,6 +116,11 @@ def test_what_is_no_json_patch_is_a_bad_request(ops: object) -> None:
 def test_endless_json_patches_are_refused() -> None:
     with pytest.raises(TooLarge):
         json_patch({}, [{"op": "test", "path": "/a", "value": None}] * 10_001)
+
+
+def test_copies_of_copies_are_refused_before_they_are_made() -> None:
+    with pytest.raises(Invalid, match="copies together"):
+        json_patch({"a": {"b": "c"}}, [{"op": "copy", "from": "/a", "path": f"/a/{n}"} for n in range(100)])
 
 
 def diff(old: Any, new: Any, path: str = "") -> list[Object]:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowplug.spec.cesql import SqlProblem, compile_filter
+from glowplug.spec.cesql.values import like
 
 EVENT = {
     "specversion": "1.0", "id": "7", "source": "/shop/berlin", "type": "dev.shop.order.placed",
@@ -97,9 +98,40 @@ def test_what_does_not_parse_is_refused_with_its_place(expression: str, position
 
 
 def test_depth_and_length_are_bounded() -> None:
-    for expression in ("(" * 5000 + "TRUE", "NOT " * 900 + "TRUE", "x" * 5000):
+    in_a_row = "+".join("1" * 2000)
+    for expression in ("(" * 5000 + "TRUE", "NOT " * 900 + "TRUE", "x" * 5000, in_a_row):
         with pytest.raises(SqlProblem):
             compile_filter(expression)
+
+
+def test_what_is_just_within_the_bounds_can_be_evaluated() -> None:
+    added = "+".join("1" * 150)
+    assert compile_filter("ABS(" * 90 + added + ")" * 90 + " = 150")(EVENT)
+    assert compile_filter("hop" + " NOT IN (TRUE)" * 200)({"hop": True}) in (True, False)
+
+
+PATTERNS = st.lists(st.sampled_from(["a", "b", "%", "_", "\\%", "\\_", "\\"]), max_size=8).map("".join)
+
+
+@given(PATTERNS, st.text("ab%_\\", max_size=8))
+def test_like_is_what_its_definition_says(pattern: str, text: str) -> None:
+    def holds(pattern: str, text: str) -> bool:
+        if not pattern:
+            return not text
+        if pattern[0] == "%":
+            return any(holds(pattern[1:], text[n:]) for n in range(len(text) + 1))
+        if pattern[:2] in ("\\%", "\\_"):
+            pattern = pattern[1:]
+        elif pattern[0] == "_":
+            return bool(text) and holds(pattern[1:], text[1:])
+        return text[:1] == pattern[0] and holds(pattern[1:], text[1:])
+
+    assert like(pattern)(text) is holds(pattern, text)
+
+
+def test_a_pattern_is_not_tried_in_every_way() -> None:
+    # As one regular expression this takes longer than anybody waits.
+    assert not compile_filter(f"subject LIKE '{'%a' * 50}%b'")({"subject": "a" * 100_000})
 
 
 @given(st.text(max_size=60))

@@ -8,4 +8,13 @@ Source: https://github.com/cloudevents/spec/blob/main/cesql/spec.md
 from .parsing import Predicate, compile_filter
 from .tokens import SqlProblem
 
-__all__ = ["Predicate", "SqlProblem", "compile_filter"]
+__all__ = ["Predicate", "SqlProblem", "compile_filter", "sql_problem"]
+
+
+def sql_problem(text: str) -> str | None:
+    """What is wrong with an expression, and at which character; None where nothing is."""
+    try:
+        compile_filter(text)
+    except SqlProblem as problem:
+        return str(problem)
+    return None

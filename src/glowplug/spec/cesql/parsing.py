@@ -29,6 +29,8 @@ Attributes = Mapping[str, Value]
 Expression = Callable[[Attributes], Value]
 Predicate = Callable[[Attributes], bool]
 _DEEPEST = 100
+# In a row they are as deep as brackets when the expression is evaluated.
+_MOST_OPERATORS = 200
 _LONGEST = 4096
 # What binds tighter has the higher number; of logic, all alike.
 _LOGIC, _COMPARE, _ADD, _MULTIPLY, _SUFFIX, _PREFIX = range(1, 7)
@@ -60,7 +62,7 @@ class _Parser:
     """Precedence climbing."""
 
     def __init__(self, found: list[Token]) -> None:
-        self._tokens, self._index, self._depth = found, 0, 0
+        self._tokens, self._index, self._depth, self._operators = found, 0, 0, 0
 
     def whole(self) -> Expression:
         expression = self._expression(_LOGIC)
@@ -99,6 +101,9 @@ class _Parser:
         return left
 
     def _operation(self, left: Expression) -> Expression:
+        self._operators += 1
+        if self._operators > _MOST_OPERATORS:
+            raise SqlProblem(f"more than {_MOST_OPERATORS} operators", self._next.position)
         operator = self._take().value
         if operator in ("NOT", "LIKE", "IN"):
             return self._suffix(left, operator)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Value = str | int | bool
@@ -91,20 +92,51 @@ COMPARISON: Mapping[str, Callable[[int, int], bool]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What stands between two `%` of a pattern: `size` characters."""
+
+    expression: re.Pattern[str]
+    size: int
+
+
 def like(pattern: str) -> Callable[[str], bool]:
-    """Whether a text is of a LIKE pattern: `%` any characters, `_` one, a backslash before either is that one."""
-    parts, index = [], 0
+    """Whether a text is of a LIKE pattern: `%` any characters, `_` one, a backslash before either is that one.
+
+    Each part is looked for once, from where the one before it ends: as one expression, the parts would be tried in
+    every combination of places that there is.
+    """
+    head, *others = _parts(pattern)
+    if not others:
+        return lambda text: head.expression.fullmatch(text) is not None
+    *middle, tail = others
+
+    def matches(text: str) -> bool:
+        found = head.expression.match(text)
+        for part in middle:
+            if found is None:
+                return False
+            found = part.expression.search(text, found.end())
+        start = len(text) - tail.size
+        return found is not None and found.end() <= start and tail.expression.match(text, start) is not None
+
+    return matches
+
+
+def _parts(pattern: str) -> list[_Part]:
+    parts: list[list[str]] = [[]]
+    index = 0
     while index < len(pattern):
         char = pattern[index]
         if char == "\\" and pattern[index + 1 : index + 2] in ("%", "_"):
             index += 1
-            parts.append(re.escape(pattern[index]))
+            parts[-1].append(re.escape(pattern[index]))
+        elif char == "%":
+            parts.append([])
         else:
-            parts.append({"%": ".*", "_": "."}.get(char) or re.escape(char))
+            parts[-1].append("." if char == "_" else re.escape(char))
         index += 1
-    # `.*.*` would be tried in every way that there is.
-    expression = re.compile(re.sub(r"(\.\*)+", ".*", "".join(parts)), re.DOTALL)
-    return lambda text: expression.fullmatch(text) is not None
+    return [_Part(re.compile("".join(part), re.DOTALL), len(part)) for part in parts]
 
 
 def _left(text: str, count: int) -> str:
