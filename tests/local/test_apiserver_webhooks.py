@@ -25,6 +25,7 @@ import pytest
 from local.apiserver_fixture import ApiLab, api_server, config_map, isvc, wait_until
 
 from glowplug.errors import NotFound
+from glowplug.operators import webhook_configuration
 from glowplug.operators.api import Api, connection
 from glowplug.operators.certificate import Certificate, self_made, shared, utc_now
 from glowplug.operators.webhook import Webhook, WebhookConfig
@@ -697,7 +698,7 @@ class Controller:
 async def part(api, identity):
     yield Controller()
 
-async def admit(old, new, *, operation, dry_run, userinfo):
+async def admit(old, new, *, operation, dry_run, userinfo, warn):
     name = new["metadata"]["name"]
     if name == "denied":
         raise kopf.AdmissionError("not this one", code=403)
@@ -776,6 +777,26 @@ async def test_a_mounted_certificate_is_followed(lab: ApiLab, tmp_path: Path) ->
         await asyncio.to_thread(wait_until, lambda: bundle() == second)
         assert await seen()
     assert bundle() == ""
+
+
+async def test_a_port_that_is_somebody_elses_by_now_is_no_replica(lab: ApiLab) -> None:
+    async def admit(old: Object | None, new: Object, **more: Any) -> Object | None:
+        return None
+
+    stranger = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = stranger.sockets[0].getsockname()[1]
+    config = WebhookConfig("taken", check_interval_s=0.05)
+    left = webhook_configuration.configuration(
+        config, port, self_made(("127.0.0.1",), utc_now()).authority, ()
+    )
+    await asyncio.to_thread(lab.kubectl, "create", "-f", "-", stdin=json.dumps(left))
+
+    def is_taken_over() -> bool:
+        return f":{port}/" not in str(webhooks_of(lab, "taken.glowplug.dev"))
+
+    async with stranger, Webhook(connection(lab.config.kubeconfig, None), config, admit, (), 10):
+        await asyncio.to_thread(wait_until, is_taken_over, 10)
+    assert webhooks_of(lab, "taken.glowplug.dev") == []
 
 
 def test_our_operators_webhook_and_its_heirs(lab: ApiLab, tmp_path: Path) -> None:

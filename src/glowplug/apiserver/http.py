@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -19,6 +19,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # A body over the limit is read to its end, so that the client hears why, but not for ever.
 _DRAIN_FACTOR = 16
+# Characters of all warnings of an answer, and of each where all are more.
+_MAX_WARNINGS, _MAX_WARNING = 4096, 256
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ async def send_response(send: Send, response: Response, *, is_head: bool = False
     headers = _headers(response.content_type, response.headers)
     headers.append((b"content-length", str(len(response.body)).encode()))
     headers += [
-        (b"warning", f'299 - "{_quoted(text)}"'.encode("latin-1", "replace")) for text in response.warnings
+        (b"warning", f'299 - "{_quoted(text)}"'.encode("latin-1", "replace"))
+        for text in _bounded(response.warnings)
     ]
     await send({"type": "http.response.start", "status": response.code, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if is_head else response.body})
@@ -141,6 +144,19 @@ async def start_stream(send: Send, stream: Stream) -> None:
 def _headers(content_type: str, extra: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
     pairs = (("content-type", content_type), ("cache-control", "no-cache, private"), *extra)
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+
+
+def _bounded(warnings: tuple[str, ...]) -> Iterator[str]:
+    """As Kubernetes bounds them: clients fail on long headers, when what they asked for is done."""
+    if sum(map(len, warnings)) <= _MAX_WARNINGS:
+        yield from warnings
+        return
+    left = _MAX_WARNINGS
+    for text in (text[:_MAX_WARNING] for text in warnings):
+        left -= len(text)
+        if left < 0:
+            return
+        yield text
 
 
 def _quoted(text: str) -> str:

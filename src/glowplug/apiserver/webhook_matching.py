@@ -13,6 +13,7 @@ from glowplug.spec.kinds import (
     VALIDATING_WEBHOOK_CONFIGURATION,
     Kind,
 )
+from glowplug.spec.validation import as_object
 
 CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
 # A webhook that failed must never stand in the way of its own removal.
@@ -86,5 +87,6 @@ def _namespace_labels(asked: Attributes, labels_of: NamespaceLabels) -> Mapping[
 
 
 def _labels(obj: Object) -> Mapping[str, str]:
-    labels: Mapping[str, str] = (obj.get("metadata") or {}).get("labels") or {}
-    return labels
+    # Another webhook may have left anything there; that it is wrong is said once all were called.
+    labels = as_object(as_object(obj.get("metadata")).get("labels"))
+    return {key: value for key, value in labels.items() if isinstance(value, str)}

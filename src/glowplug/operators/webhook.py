@@ -32,7 +32,7 @@ from glowplug.errors import AlreadyExists, ApiError, Conflict, NotFound
 from .api import Api, Object
 from .certificate import Certificate, mounted, self_made, shared, utc_now
 from .review import Admit, answer
-from .webhook_configuration import COLLECTION, PATH, WebhookConfig, address, agrees, configuration
+from .webhook_configuration import COLLECTION, PATH, WebhookConfig, address, agrees, authority, configuration
 
 __all__ = ["Admit", "Webhook", "WebhookConfig"]
 
@@ -165,9 +165,10 @@ class Webhook:
         if self._config.service or theirs is None or theirs == address(self._wanted):
             return False
         try:
-            opening = asyncio.open_connection(*theirs)
+            # By its certificate: the port of a process that is gone may be anybody's by now.
+            opening = asyncio.open_connection(*theirs, ssl=_trusting(authority(found)))
             _, writer = await asyncio.wait_for(opening, self._timeout_s)
-        except (OSError, asyncio.TimeoutError):
+        except (OSError, ValueError, asyncio.TimeoutError):
             return False
         writer.close()
         return True
@@ -193,6 +194,14 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _trusting(authority: bytes) -> ssl.SSLContext:
+    """Trusts these alone, as the API does. Raises ssl.SSLError or ValueError for what is no bundle."""
+    context = ssl.create_default_context(cadata=authority.decode("ascii"))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def _load(context: ssl.SSLContext, certificate: Certificate) -> None:

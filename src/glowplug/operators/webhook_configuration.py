@@ -116,3 +116,12 @@ def address(configuration: Mapping[str, Any]) -> tuple[str, int] | None:
         if parts.hostname:
             return parts.hostname, parts.port or 443
     return None
+
+
+def authority(configuration: Mapping[str, Any]) -> bytes:
+    """The PEM that the first webhook is to be known by. Raises ValueError for none."""
+    hooks = configuration.get("webhooks") or [{}]
+    bundle = hooks[0].get("clientConfig", {}).get("caBundle")
+    if not bundle:
+        raise ValueError("no caBundle")
+    return base64.b64decode(bundle)

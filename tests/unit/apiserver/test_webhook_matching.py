@@ -121,3 +121,10 @@ def test_only_a_selector_of_namespaces_needs_the_namespace() -> None:
     assert is_selected(hook(), asked(namespace="absent"), labels)
     with pytest.raises(NotFound):
         is_selected(hook(namespaceSelector={"matchLabels": {"a": "b"}}), asked(namespace="absent"), labels)
+
+
+@pytest.mark.parametrize("labels", [[1], "x", 5, {"a": 5}, {"a": ["b"]}, None])
+def test_labels_that_another_webhook_has_spoiled_select_nothing(labels: object) -> None:
+    selective = hook(objectSelector={"matchLabels": {"a": "b"}})
+    for new in ({"metadata": {"labels": labels}}, {"metadata": labels}):
+        assert not is_selected(selective, asked(new=new), lambda name: {})
