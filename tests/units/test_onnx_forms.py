@@ -86,6 +86,14 @@ def test_one_that_is_cut_off_or_garbled_gives_way_to_the_model(
     assert forms.find(model) is None, "what cannot be opened is not tried again"
 
 
+def test_what_a_killed_process_left_is_removed(forms: Forms, model: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".new-abc"
+    left.mkdir()
+    (left / "weights.bin").write_bytes(b"0" * 1000)
+    forms.make(model, opened, agree)
+    assert not left.exists() and forms.find(model) is not None
+
+
 def test_a_changed_model_has_another_form(forms: Forms, model: Path, tmp_path: Path) -> None:
     copy = tmp_path / "m" / "model.onnx"
     copy.parent.mkdir()

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -64,7 +65,8 @@ Part = Callable[[Api, str], AbstractAsyncContextManager[Controller]]
 def run(connection: SingleConfig, part: Part, config: OperatorConfig, admit: Admit | None = None) -> None:
     """Run until SIGTERM or SIGINT."""
     registry = kopf.OperatorRegistry()
-    life = _Life(connection, part, config)
+    ended = threading.Event()
+    life = _Life(connection, part, config, ended.set)
 
     @kopf.on.login(registry=registry)
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -95,6 +97,7 @@ def run(connection: SingleConfig, part: Part, config: OperatorConfig, admit: Adm
     kopf.run(
         registry=registry,
         standalone=True,
+        stop_flag=ended,
         # kopf would ask for the user's name, and a container's user may have none.
         identity=cast("Any", identity()),
         clusterwide=not config.namespaces,
@@ -111,8 +114,10 @@ def identity() -> str:
 class _Life:
     """The controller with what it needs, between kopf's start and its end."""
 
-    def __init__(self, connection: SingleConfig, part: Part, config: OperatorConfig) -> None:
-        self._connection, self._part, self._config = connection, part, config
+    def __init__(
+        self, connection: SingleConfig, part: Part, config: OperatorConfig, ended: Callable[[], None]
+    ) -> None:
+        self._connection, self._part, self._config, self._ended = connection, part, config, ended
         self._stack = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
         self._controller: Controller | None = None
@@ -126,11 +131,16 @@ class _Life:
         api = await self._stack.enter_async_context(Api(self._connection, self._config.timeout_s))
         self._controller = await self._stack.enter_async_context(self._part(api, identity()))
         self._task = asyncio.create_task(self._controller.run(), name=self._config.name)
+        # A process without its loop must not look alive: it ends, and whoever runs it starts another one.
+        self._task.add_done_callback(lambda _: self._ended())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            await self.controller.close()
-        await self._stack.aclose()
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._task
+        finally:
+            if self._controller is not None:
+                await self._controller.close()
+            await self._stack.aclose()

@@ -29,6 +29,7 @@ log = logging.getLogger("glowplug.serving")
 MAPPED = "mapped, shared by all replicas"
 Open = Callable[[Path, Any], Any]
 _MODEL, _WEIGHTS, _NOTE, _LOCK = "model.onnx", "weights.bin", "form.json", ".lock"
+_NEW = ".new-"
 # What is smaller is parsed in a few milliseconds.
 _LEAST_BYTES = 8 * 2**20
 # Weights may be there twice, packed and as they were.
@@ -101,8 +102,11 @@ class Forms:
             with (self._folder / _LOCK).open("a") as lock:
                 # Closing the file lets go.
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                # Of a process that was killed while it wrote: nobody else writes now.
+                for left in self._folder.glob(f"{_NEW}*"):
+                    shutil.rmtree(left, ignore_errors=True)
                 if self.find(model) is None:
-                    made = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
+                    made = Path(tempfile.mkdtemp(prefix=_NEW, dir=self._folder))
                     try:
                         self._write(model, made, open_, is_same)
                         shutil.rmtree(place, ignore_errors=True)

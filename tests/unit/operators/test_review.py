@@ -36,6 +36,7 @@ async def test_what_is_decided_is_answered() -> None:
     told: list[Any] = []
 
     async def admit(old: Object | None, new: Object, **more: Any) -> Object | None:
+        more["warn"]("so that they know")
         told.append((old, dict(new), more))
         new["spec"]["a/b"] = 2
         del new["gone"]
@@ -49,6 +50,8 @@ async def test_what_is_decided_is_answered() -> None:
     assert asked["request"]["object"] == {"spec": {"a/b": 1}, "gone": 1}
     ((old, _, more),) = told
     assert old == {"spec": {}}
+    assert response["warnings"] == ["so that they know"]
+    del more["warn"]
     assert more == {"operation": "UPDATE", "dry_run": True, "userinfo": {"username": "me"}}
 
 
