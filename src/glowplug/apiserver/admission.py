@@ -16,7 +16,16 @@ from glowplug.apiserver.admission_decode import decode
 from glowplug.apiserver.schema import Schemas
 from glowplug.apiserver.schema_check import Findings, Unknown, check
 from glowplug.errors import BadRequest, Invalid, Problem
-from glowplug.spec import core, inferenceservice, kinds, knativeservice, servingruntime
+from glowplug.spec import (
+    core,
+    eventing_local,
+    inferenceservice,
+    jobs,
+    kinds,
+    knativeservice,
+    pings,
+    servingruntime,
+)
 from glowplug.spec.autoscaling_validation import NOT_BY_CLUSTER
 from glowplug.spec.kinds import Kind
 from glowplug.spec.validation import as_object, as_text, metadata, metadata_problems, required
@@ -82,6 +91,13 @@ _RULES = {
         knativeservice.validate_revision, knativeservice.default_revision, knativeservice.warnings
     ),
     kinds.ROUTE: _Rules(knativeservice.validate_route, knativeservice.default_route),
+    kinds.JOB: _Rules(jobs.validate_job, jobs.default_job, jobs.warnings),
+    kinds.BROKER: _Rules(
+        eventing_local.broker, eventing_local.default_broker, eventing_local.broker_warnings
+    ),
+    kinds.TRIGGER: _Rules(eventing_local.trigger, warnings=eventing_local.trigger_warnings),
+    kinds.JOB_SINK: _Rules(eventing_local.job_sink, warnings=eventing_local.job_sink_warnings),
+    kinds.PING_SOURCE: _Rules(eventing_local.ping_source, pings.default_ping),
     kinds.MUTATING_WEBHOOK_CONFIGURATION: _Rules(
         webhook_configurations.validate, webhook_configurations.default_mutating
     ),

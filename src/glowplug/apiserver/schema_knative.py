@@ -258,7 +258,16 @@ _EVENTING = (
     _status("SourcesPingSource", **_SOURCE_STATUS),
     _kind("SinksJobSink", "A Job for every event that arrives."),
     _model("SinksJobSinkSpec", "The Job that is made.", job=("V1Job", "The Job's template.")),
-    _status("SinksJobSink", address=("KnativeAddressable", "Where events are posted to.")),
+    _status(
+        "SinksJobSink",
+        address=("KnativeAddressable", "Where events are posted to."),
+        job=("SinksJobStatus", "Where the Jobs are."),
+    ),
+    _model(
+        "SinksJobStatus",
+        "How the Jobs that were made are found.",
+        selector=("str", "The label that they all have."),
+    ),
     _model(
         "DuckKReference",
         "A reference to an object.",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from glowplug.spec import kinds, names
 from glowplug.spec.kinds import Kind
 
+from .eventing.references import references_of
 from .metadata import Object, annotations_of, at, labels_of, name_of, namespace_of, owner_name, version_of
 
 ROUTES_ANNOTATION = "serving.knative.dev/routes"
@@ -51,6 +52,11 @@ WATCHED: tuple[Kind, ...] = (
     kinds.ROUTE,
     kinds.POD_AUTOSCALER,
     kinds.POD,
+    kinds.JOB,
+    kinds.BROKER,
+    kinds.TRIGGER,
+    kinds.JOB_SINK,
+    kinds.PING_SOURCE,
 )
 RECONCILED: tuple[Kind, ...] = (
     kinds.INFERENCE_SERVICE,
@@ -58,6 +64,12 @@ RECONCILED: tuple[Kind, ...] = (
     kinds.CONFIGURATION,
     kinds.REVISION,
     kinds.ROUTE,
+    kinds.JOB,
+    # What events are sent to comes before who sends them there.
+    kinds.JOB_SINK,
+    kinds.BROKER,
+    kinds.TRIGGER,
+    kinds.PING_SOURCE,
 )
 
 BY_REVISION = "revision"
@@ -67,6 +79,8 @@ BY_RUNTIME = "runtime"
 BY_OWNER = "owner"
 # Pods of one component of an InferenceService, `name/component`.
 BY_COMPONENT = "component"
+# Pods that a Job of that name has made.
+BY_JOB = "job"
 
 # The owners whose keys a change of an owned object wakes.
 _OWNERS: dict[Kind, Kind] = {
@@ -85,6 +99,9 @@ class Index:
         self._versions: dict[Key, int] = {}
         self._relations: dict[Key, tuple[Relation, ...]] = {}
         self._members: dict[Relation, dict[str, None]] = {}
+        # What an object refers to by kind and name, in any namespace, and who refers to it.
+        self._references: dict[Key, frozenset[Key]] = {}
+        self._referrers: dict[Key, dict[Key, None]] = {}
 
     def put(self, kind: Kind, obj: Object) -> bool:
         """Takes note of an object; False if this version or a later one was known already."""
@@ -98,6 +115,11 @@ class Index:
         self._relations[key] = relations
         for relation in relations:
             self._members.setdefault(relation, {})[key.name] = None
+        references = frozenset(Key(*target) for target in references_of(kind, obj))
+        if references:
+            self._references[key] = references
+        for target in references:
+            self._referrers.setdefault(target, {})[key] = None
         return True
 
     def drop(self, key: Key) -> None:
@@ -118,16 +140,22 @@ class Index:
             members.pop(key.name, None)
             if not members:
                 del self._members[relation]
+        for target in self._references.pop(key, ()):
+            referrers = self._referrers[target]
+            referrers.pop(key, None)
+            if not referrers:
+                del self._referrers[target]
 
     def concerned(self, kind: Kind, obj: Object) -> Iterator[Key]:
         """The keys to reconcile after a change of `obj`, itself not among them."""
         namespace = namespace_of(obj)
+        yield from self._referrers.get(Key(kind, namespace, name_of(obj)), ())
         owner_kind = _OWNERS.get(kind)
         owner = owner_name(obj, owner_kind) if owner_kind else None
         if owner_kind and owner:
             yield Key(owner_kind, namespace, owner)
         if kind == kinds.POD:
-            yield from _concerned_by_pod(namespace, labels_of(obj))
+            yield from _concerned_by_pod(obj)
         elif kind == kinds.CONFIGURATION:
             yield from self._routes(BY_CONFIGURATION, namespace, name_of(obj))
         elif kind == kinds.REVISION:
@@ -153,11 +181,15 @@ class Index:
                 yield key
 
 
-def _concerned_by_pod(namespace: str, labels: dict[str, str]) -> Iterator[Key]:
+def _concerned_by_pod(pod: Object) -> Iterator[Key]:
+    namespace, labels = namespace_of(pod), labels_of(pod)
     if names.REVISION_LABEL in labels:
         yield Key(kinds.REVISION, namespace, labels[names.REVISION_LABEL])
     if names.INFERENCE_SERVICE_LABEL in labels:
         yield Key(kinds.INFERENCE_SERVICE, namespace, labels[names.INFERENCE_SERVICE_LABEL])
+    job = owner_name(pod, kinds.JOB)
+    if job:
+        yield Key(kinds.JOB, namespace, job)
 
 
 def _relations(kind: Kind, obj: Object) -> Iterable[Relation]:
@@ -168,6 +200,9 @@ def _relations(kind: Kind, obj: Object) -> Iterable[Relation]:
         if names.INFERENCE_SERVICE_LABEL in labels:
             component = f"{labels[names.INFERENCE_SERVICE_LABEL]}/{labels.get(names.COMPONENT_LABEL, '')}"
             yield Relation(kind, BY_COMPONENT, namespace, component)
+        job = owner_name(obj, kinds.JOB)
+        if job:
+            yield Relation(kind, BY_JOB, namespace, job)
     elif kind == kinds.REVISION:
         if names.CONFIGURATION_LABEL in labels:
             yield Relation(kind, BY_CONFIGURATION, namespace, labels[names.CONFIGURATION_LABEL])

@@ -21,7 +21,10 @@ from glowplug.spec.kinds import Kind
 from glowplug.spec.routes import RouteTable
 
 from .config import ControllersConfig
+from .eventing import broker, jobsink, pingsource, trigger
+from .eventing.engine import Engine
 from .inferenceservice import controller as inferenceservice
+from .jobs import controller as jobs
 from .keys import RECONCILED, WATCHED, Key
 from .knative import configuration, revision, route, service
 from .knative.scaling import Autoscaler
@@ -41,6 +44,11 @@ RECONCILERS: dict[Kind, Reconciler] = {
     kinds.CONFIGURATION: configuration.reconcile,
     kinds.REVISION: revision.reconcile,
     kinds.ROUTE: route.reconcile,
+    kinds.JOB: jobs.reconcile,
+    kinds.JOB_SINK: jobsink.reconcile,
+    kinds.BROKER: broker.reconcile,
+    kinds.TRIGGER: trigger.reconcile,
+    kinds.PING_SOURCE: pingsource.reconcile,
 }
 # Somebody else wrote in between or is about to, or the namespace is ending: looking again is all that there is to do.
 _TRANSIENT = (Conflict, AlreadyExists, NotFound, Forbidden)
@@ -58,7 +66,7 @@ class Controllers:
     """All control loops of the machine.
 
     `publish` receives the whole route table whenever it changes. `is_waited_for` says whether requests wait for a
-    pod of a revision (`namespace/name`). `errors` counts failed reconciliations by kind.
+    pod of a revision (`namespace/name`). `engine` delivers events. `errors` counts failed reconciliations by kind.
     """
 
     def __init__(
@@ -71,12 +79,15 @@ class Controllers:
         clock: Callable[[], float] = time.time,
         token: Callable[[], str] = random_token,
         is_waited_for: Callable[[str], bool] = lambda revision: False,
+        engine: Engine | None = None,
     ) -> None:
         self.errors: dict[str, int] = {}
         self._objects = objects
         self._publish = publish
         self._clock = clock
-        self._world = World(objects, events, config or ControllersConfig(), token, autoscaler, is_waited_for)
+        self._world = World(
+            objects, events, config or ControllersConfig(), token, autoscaler, is_waited_for, engine
+        )
         self._woken = asyncio.Event()
         self._to_publish = asyncio.Event()
         self._confirmed = asyncio.Event()

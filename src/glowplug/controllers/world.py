@@ -13,6 +13,8 @@ from glowplug.errors import NotFound
 from glowplug.spec.kinds import Kind
 
 from .config import ControllersConfig
+from .eventing.engine import Engine
+from .eventing.schedule import Schedules
 from .keys import RECONCILED, Index, Key, Relation
 from .knative.scaling import Autoscaler
 from .metadata import Object, is_controlled_by, name_of, namespace_of
@@ -64,8 +66,12 @@ class World:
         token: Callable[[], str],
         autoscaler: Autoscaler,
         is_waited_for: Callable[[str], bool],
+        engine: Engine | None = None,
     ) -> None:
         self.autoscaler = autoscaler
+        # None: events go nowhere, and the eventing kinds stay as they are.
+        self.engine = engine
+        self.schedules = Schedules()
         self.is_waited_for = is_waited_for
         self.record = record
         self.config = config

@@ -103,7 +103,7 @@ PING_SOURCE = Kind(
     "sources.knative.dev", "v1", "PingSource", "pingsources", categories=("all", "knative", "sources")
 )
 JOB_SINK = Kind(
-    "sinks.knative.dev", "v1alpha1", "JobSink", "jobsinks", categories=("all", "knative", "sinks")
+    "sinks.knative.dev", "v1alpha1", "JobSink", "jobsinks", categories=("all", "knative", "eventing", "sink")
 )
 
 MUTATING_WEBHOOK_CONFIGURATION = Kind(
@@ -146,7 +146,7 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 # Stored and served like every other kind, but no controller of the machine acts on them.
-UNMANAGED: tuple[Kind, ...] = (INFERENCE_GRAPH, JOB, BROKER, TRIGGER, KAFKA_SOURCE, PING_SOURCE, JOB_SINK)
+UNMANAGED: tuple[Kind, ...] = (INFERENCE_GRAPH, KAFKA_SOURCE)
 
 _BY_RESOURCE = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
 _BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}

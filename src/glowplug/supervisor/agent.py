@@ -27,6 +27,7 @@ from glowplug.supervisor.images import ImageTable
 from glowplug.supervisor.localize import POD_MARK, Surroundings
 from glowplug.supervisor.log_lines import stamp
 from glowplug.supervisor.log_reader import LogQuery, read_log
+from glowplug.supervisor.pod_logs import PodLogs
 from glowplug.supervisor.pods import EventRecorder, PodRunner, PodServices, Unrouted
 from glowplug.supervisor.pool import Member, Pool
 from glowplug.supervisor.process import Launcher
@@ -156,10 +157,13 @@ class Supervisor:
         timestamps: bool = False,
     ) -> AsyncIterator[bytes]:
         """A container's output. Raises NotFound or BadRequest at once, before the first chunk."""
-        runner = self._find(namespace, pod)
-        name = _which(runner, container)
         since = None if since_seconds is None else stamp(time.time_ns() - int(since_seconds * 1e9))
         query = LogQuery(follow and not previous, tail_lines, since, timestamps)
+        ended = self._ended_before(namespace, pod)
+        if ended is not None:
+            return self._read_ended(ended, container, previous, query)
+        runner = self._find(namespace, pod)
+        name = _which(runner, container)
         log = runner.logs.current(name)
         if log is None:
             reason = runner.waiting_reason(name)
@@ -229,6 +233,27 @@ class Supervisor:
             # What left its process group is found by the pod's mark.
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(guardian.kill_marked, POD_MARK, runner.uid)
+
+    def _ended_before(self, namespace: str, name: str) -> Object | None:
+        """A pod that had ended before this machine started: it has a log, and nobody who runs it."""
+        pod = self._lookup(POD, namespace, name)
+        if pod is None or pod["metadata"]["uid"] in self._pods:
+            return None
+        return dict(pod) if (pod.get("status") or {}).get("phase") in _ENDED else None
+
+    def _read_ended(
+        self, pod: Object, container: str | None, previous: bool, query: LogQuery
+    ) -> AsyncIterator[bytes]:
+        known = [each["name"] for each in pod["spec"]["containers"]]
+        name, title = container or known[0], pod["metadata"]["name"]
+        if name not in known:
+            raise BadRequest(f"container {name} is not valid for pod {title}")
+        path = PodLogs(self._config, pod["metadata"]).latest(name, back=1 if previous else 0)
+        if path is None:
+            raise BadRequest(
+                f'{"previous " if previous else ""}container "{name}" in pod "{title}" has no log'
+            )
+        return read_log(path, None, query)
 
     def _find(self, namespace: str, pod: str) -> PodRunner:
         found = [each for each in self._pods.values() if (each.namespace, each.name) == (namespace, pod)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import anyio
 
 from glowplug.supervisor import probing
-from glowplug.supervisor.backoff import BackoffPolicy, History, Restart, Run, decide
+from glowplug.supervisor.backoff import NEVER, BackoffPolicy, History, Restart, Run, decide
 from glowplug.supervisor.cold_start import ColdStart
 from glowplug.supervisor.config import SupervisorConfig
 from glowplug.supervisor.failures import CRASH_LOOP, RUN_ERROR, START_ERROR, START_ERROR_CODE, CannotStart
@@ -107,7 +107,10 @@ class ContainerRunner:
     async def _live(self) -> None:
         history = History()
         while True:
-            process, log, started_at = await self._start()
+            started = await self._start()
+            if started is None:
+                return
+            process, log, started_at = started
             run = await self._until_exit(process, log, started_at)
             history, decision = decide(self._pod.backoff, self._pod.restart_policy, history, run)
             if not isinstance(decision, Restart):
@@ -116,8 +119,11 @@ class ContainerRunner:
             await anyio.sleep(decision.after_s)
             self._show(restart_count=self.snapshot.restart_count + 1)
 
-    async def _start(self) -> tuple[Process, ContainerLog, float]:
-        """Try until the process is there: what a container needs may come later, and then at once."""
+    async def _start(self) -> tuple[Process, ContainerLog, float] | None:
+        """Try until the process is there: what a container needs may come later, and then at once.
+
+        None: its program cannot be run, which ends a container that is never started again.
+        """
         while True:
             reconsider = self._pod.reconsider()
             try:
@@ -125,6 +131,8 @@ class ContainerRunner:
             except CannotStart as failure:
                 self._show_refusal(failure)
                 self._pod.event("Warning", "Failed", f"Error: {failure.message}")
+                if isinstance(self.snapshot.state, Terminated):
+                    return None
             with anyio.move_on_after(self._pod.config.config_retry_s):
                 await reconsider.wait()
 
@@ -244,7 +252,11 @@ class ContainerRunner:
             self._show(state=waiting)
             return
         now = time.time()
-        self._show(state=waiting, last=Terminated(START_ERROR_CODE, START_ERROR, failure.message, now, now))
+        end = Terminated(START_ERROR_CODE, START_ERROR, failure.message, now, now)
+        if self._pod.restart_policy == NEVER:
+            self._show(state=end)
+        else:
+            self._show(state=waiting, last=end)
 
     def _show_end(self, code: int, log: ContainerLog, started_at: float) -> None:
         is_success = code == 0 and not self._kill_reason

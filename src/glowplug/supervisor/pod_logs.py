@@ -46,6 +46,12 @@ class PodLogs:
         path = log.path.with_name(f"{int(log.path.stem) - 1}.log")
         return path if path.exists() else None
 
+    def latest(self, container: str, back: int = 0) -> Path | None:
+        """The file of the newest run on the disk, or of that `back` runs before it: for a pod that nobody runs."""
+        runs = [int(path.stem) for path in (self._folder / container).glob("*.log") if path.stem.isdecimal()]
+        path = self._folder / container / f"{max(runs, default=0) - back}.log"
+        return path if path.exists() else None
+
     def remove(self) -> None:
         """The pod is gone."""
         shutil.rmtree(self._folder, ignore_errors=True)

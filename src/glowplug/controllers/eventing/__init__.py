@@ -1,0 +1,1 @@
+"""The control loops of Knative Eventing's kinds: Broker, Trigger, JobSink and PingSource."""
