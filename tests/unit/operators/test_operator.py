@@ -36,12 +36,14 @@ async def test_a_loop_that_ends_stops_the_process_and_the_lease_is_given_back() 
     async def part(api: Any, identity: str) -> AsyncIterator[Controller]:
         yield controller
 
-    connection = KubeConfig.from_server("http://127.0.0.1:1").get()
+    one = {"name": "x", "cluster": {"server": "http://127.0.0.1:1"}, "user": {"token": "t"}}
+    context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
+    document = {"current-context": "x", "contexts": [context], "clusters": [one], "users": [one]}
+    connection = KubeConfig.from_dict(document).get()
     assert connection is not None
     life = _Life(connection, part, OperatorConfig("test"), ended.set)
     await life.start()
-    while not ended.is_set():
-        await asyncio.sleep(0)
+    await asyncio.wait_for(asyncio.to_thread(ended.wait), 20)
     with pytest.raises(ValueError, match="a mistake"):
         await life.stop()
     assert controller.is_closed
