@@ -54,7 +54,7 @@ class Delivery:
     """What is done with an event that its subscriber does not take.
 
     Delays and timeouts are seconds. `retry_after_max_s` bounds how far a subscriber may put a retry off by
-    Retry-After; 0 ignores it.
+    Retry-After; 0 and None ignore it.
     """
 
     retry: int = 0
@@ -63,7 +63,7 @@ class Delivery:
     timeout_s: float | None = None
     retry_after_max_s: float | None = None
     dead_letter: Destination | None = None
-    # "binary" or "json" (structured); empty: as the event came.
+    # "binary" or "json" (structured); empty: binary, as in Knative.
     format: str = ""
 
 
