@@ -13,7 +13,7 @@ from typing import Annotated, Optional
 import typer
 
 from glowplug import __version__
-from glowplug.cli import autoscaler, loadtest, options, output, rollout, triton, warmfloor
+from glowplug.cli import autoscaler, events, loadtest, options, output, rollout, triton, warmfloor
 from glowplug.errors import GlowplugError
 from glowplug.local.config import DEFAULT_DATA_DIR, MachineConfig
 
@@ -31,6 +31,7 @@ app.add_typer(autoscaler.app, name="autoscaler")
 app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(warmfloor.app, name="warmfloor")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(events.app, name="events")
 
 
 def _say_version(is_asked: bool) -> None:
@@ -83,6 +84,7 @@ def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once the machine is up.")] = False,
     ingress_port: Annotated[int, typer.Option("--ingress-port", "--port", help="0 takes a free one.")] = 8080,
     api_port: Annotated[int, typer.Option("--api-port", help="0 takes a free one.")] = 8081,
+    broker_port: Annotated[int, typer.Option("--broker-port", help="0 takes a free one.")] = 8082,
     domain: Annotated[str, typer.Option(help="Hosts are <name>.<namespace>.<domain>.")] = "localhost",
     tls: Annotated[
         bool, typer.Option("--tls/--no-tls", help="HTTPS for the API; kubectl sends no token without it.")
@@ -103,6 +105,7 @@ def up(
         data_dir,
         ingress_port,
         api_port,
+        broker_port,
         is_tls=tls,
         domain=domain,
         unit_dirs=tuple(units or ()),
@@ -273,13 +276,14 @@ def coldstart(
 @app.command(epilog="Example: glowplug doctor --context my-cluster")
 def doctor(
     data_dir: options.DataDir = DEFAULT_DATA_DIR,
+    wants_gpus: Annotated[bool, typer.Option("--gpus", help="On a cluster: ask for GPUs, too.")] = False,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
 ) -> None:
     """Check this computer, or a cluster, for what glowplug needs; say what is missing and how to get it."""
     from glowplug.cli import doctor as verb
 
-    if not verb.check(data_dir, kubeconfig, context):
+    if not verb.check(data_dir, kubeconfig, context, wants_gpus=wants_gpus):
         raise typer.Exit(1)
 
 
