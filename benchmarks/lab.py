@@ -141,7 +141,19 @@ def lab(*flags: str) -> Iterator[Lab]:
         glowplug = [sys.executable, "-m", "glowplug.cli.main"]
         where = ["--data-dir", str(data_dir)]
         subprocess.run(
-            [*glowplug, "up", "--detach", "--ingress-port", "0", "--api-port", "0", *flags, *where],
+            [
+                *glowplug,
+                "up",
+                "--detach",
+                "--ingress-port",
+                "0",
+                "--api-port",
+                "0",
+                "--broker-port",
+                "0",
+                *flags,
+                *where,
+            ],
             check=True,
         )
         try:

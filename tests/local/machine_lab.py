@@ -126,6 +126,8 @@ class MachineLab:
             "0",
             "--api-port",
             "0",
+            "--broker-port",
+            "0",
             *arguments,
         )
 

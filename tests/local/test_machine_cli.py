@@ -85,7 +85,7 @@ def test_doctor(machine: MachineLab, tmp_path: pathlib.Path) -> None:
 def test_foreground_up_stops_on_sigterm(own_machine: MachineLab) -> None:
     command = [
         sys.executable, "-m", "glowplug.cli.main", "up", "--data-dir", str(own_machine.data_dir),
-        "--ingress-port", "0", "--api-port", "0",
+        "--ingress-port", "0", "--api-port", "0", "--broker-port", "0",
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"}

@@ -637,7 +637,7 @@ def test_a_missing_envoy_is_one_message(own_machine: MachineLab, tmp_path: pathl
     )
     ran = subprocess.run(
         [sys.executable, str(script), "up", "--data-dir", str(own_machine.data_dir), "--ingress-port", "0",
-         "--api-port", "0"],
+         "--api-port", "0", "--broker-port", "0"],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert ran.returncode == 1
@@ -647,7 +647,8 @@ def test_a_missing_envoy_is_one_message(own_machine: MachineLab, tmp_path: pathl
 
 def refused_start(machine: MachineLab, *flags: str) -> str:
     """What a start that must fail says."""
-    arguments = ("up", *flags, "--data-dir", str(machine.data_dir), "--ingress-port", "0", "--api-port", "0")
+    ports = ("--ingress-port", "0", "--api-port", "0", "--broker-port", "0")
+    arguments = ("up", *flags, "--data-dir", str(machine.data_dir), *ports)
     refused = machine.glowplug(*arguments, check=False)
     assert refused.returncode == 1, refused.stdout
     assert "Traceback" not in refused.stderr

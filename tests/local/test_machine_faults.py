@@ -225,9 +225,11 @@ def test_second_up_says_who_holds_the_directory(machine: MachineLab) -> None:
 def test_port_in_use_is_named(own_machine: MachineLab) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        for flag, other in (("--ingress-port", "--api-port"), ("--api-port", "--ingress-port")):
+        flags = ("--ingress-port", "--api-port", "--broker-port")
+        for flag in flags:
+            others = [part for other in flags if other != flag for part in (other, "0")]
             refused = own_machine.glowplug(
-                "up", "--data-dir", str(own_machine.data_dir), flag, str(port), other, "0", check=False
+                "up", "--data-dir", str(own_machine.data_dir), flag, str(port), *others, check=False
             )
             assert refused.returncode == 1
             assert str(port) in refused.stderr

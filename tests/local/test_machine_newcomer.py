@@ -28,7 +28,16 @@ def test_next_steps_can_be_typed_where_the_path_has_a_space(tmp_path: pathlib.Pa
     lab = MachineLab(tmp_path / "my data")
     try:
         said = lab.glowplug(
-            "up", "-d", "--data-dir", str(lab.data_dir), "--ingress-port", "0", "--api-port", "0"
+            "up",
+            "-d",
+            "--data-dir",
+            str(lab.data_dir),
+            "--ingress-port",
+            "0",
+            "--api-port",
+            "0",
+            "--broker-port",
+            "0",
         ).stderr
         assert f"export KUBECONFIG='{lab.directory.kubeconfig}'" in said
         down = lab.glowplug("down", "--data-dir", str(lab.data_dir)).stderr

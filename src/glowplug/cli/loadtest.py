@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import ipaddress
 import pathlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -79,7 +80,10 @@ def run(
     profile: Annotated[str, typer.Argument(help="steady, bursty or ramp.", metavar="PROFILE")],
     name: Annotated[str, typer.Argument(help="An InferenceService.", metavar="NAME")],
     target: Annotated[
-        Text, typer.Option(help="The service's URL; default: its status.url.", metavar="URL")
+        Text,
+        typer.Option(
+            help="The service's URL, or a gateway's address; default: its status.url.", metavar="URL"
+        ),
     ] = None,
     gateway: Annotated[
         Text,
@@ -195,10 +199,34 @@ def _found(asked: Asked, connect: Callable[[], Cluster]) -> tuple[Cluster | None
         except GlowplugError as error:
             output.warned(f"the report will not show replicas: {error.message}")
             cluster = None
-    if asked.gateway is None:
-        return cluster, url.rstrip("/"), ""
     parts = urlsplit(url)
+    if asked.gateway is None:
+        is_bare = asked.target is not None and _is_address(parts.hostname or "")
+        return cluster, url.rstrip("/"), _own_host(cluster, asked.name) if is_bare else ""
     return cluster, asked.gateway.rstrip("/") + parts.path.rstrip("/"), parts.netloc
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
+
+
+def _own_host(cluster: Cluster | None, name: str) -> str:
+    """What a gateway that is named by its address knows the service by; "" where the API does not tell.
+
+    A server that is no gateway does not look at it.
+    """
+    from glowplug.cli.predict import service_url
+
+    if cluster is None:
+        return ""
+    try:
+        return urlsplit(service_url(cluster, name)).netloc
+    except GlowplugError:
+        return ""
 
 
 def _bodies(asked: Asked) -> list[Body]:

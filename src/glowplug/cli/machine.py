@@ -74,6 +74,7 @@ def start_detached(config: MachineConfig) -> dict[str, Any]:
         "--data-dir", str(directory.root),
         "--ingress-port", str(config.ingress_port),
         "--api-port", str(config.api_port),
+        "--broker-port", str(config.broker_port),
         "--domain", config.domain,
         "--tls" if config.is_tls else "--no-tls",
         "--warm-pool" if config.has_warm_pool else "--no-warm-pool",
@@ -139,6 +140,7 @@ def print_status(data_dir: pathlib.Path, form: str) -> None:
     print(f"machine    up since {description['started']}, process {description['pid']}")
     print(f"ingress    {description['urls']['ingress']}")
     print(f"API        {description['urls']['api']}")
+    print(f"broker     {description['urls']['broker']}")
     print(f"kubeconfig {output.relative(directory.kubeconfig)}")
     print(f"processes  {', '.join(f'{name} {pid}' for name, pid in description['processes'].items())}")
     for pod, containers in pods.items():

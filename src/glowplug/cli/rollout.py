@@ -49,6 +49,13 @@ def run(
     webhook_port: Annotated[
         int, typer.Option(min=0, max=65535, help="Where the webhook listens; 0 takes a free one.")
     ] = 0,
+    webhook_name: Annotated[
+        str,
+        typer.Option(
+            help="Of the webhook's configuration; controllers of different namespaces need different ones.",
+            metavar="NAME",
+        ),
+    ] = "rollout",
     certificate_dir: Annotated[
         Optional[pathlib.Path],  # noqa: UP045 - typer reads annotations at run time, on Python 3.10 too
         typer.Option(help="tls.crt, tls.key and ca.crt; default: the webhook makes its own.", metavar="DIR"),
@@ -104,6 +111,7 @@ def run(
         sink=sink,
         service=webhook_service,
         webhook_port=webhook_port,
+        webhook_name=webhook_name,
         certificate_dir=certificate_dir,
         lease_namespace=lease_namespace,
         lease_duration_s=lease_duration_s,

@@ -15,6 +15,7 @@ class MachineConfig:
     data_dir: pathlib.Path = DEFAULT_DATA_DIR
     ingress_port: int = 8080
     api_port: int = 8081
+    broker_port: int = 8082
     # Without it kubectl cannot log in: it sends no token over plain HTTP. Python clients do.
     is_tls: bool = True
     # `<name>.<namespace>.<domain>`: curl and browsers resolve *.localhost to this computer by themselves.

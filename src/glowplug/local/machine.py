@@ -1,7 +1,7 @@
 """The composition root: every part is made and wired (`parts`), started in order and stopped in reverse.
 
-Started: supervisor, router, controllers, API. So when the API answers, what it is told is done at once. Stopped the
-other way round: the API accepts nothing more, the ingress finishes its requests, then the pods end.
+Started: supervisor, router, broker, controllers, API. So when the API answers, what it is told is done at once. Stopped
+the other way round: the API accepts nothing more, the ingress finishes its requests, then the pods end.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def run(config: MachineConfig, announce: Announce) -> None:
     Raises DataDirHeld, ConfigError (a port is taken, a unit is wrong, a file cannot be written), StoreFull.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    for name in ("uvicorn", "httpx2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     directory = DataDir.at(config.data_dir)
     is_up = False
 
@@ -87,12 +88,14 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
     await start(parts.router.run, "router")
     await start(parts.activator.run, "activator", parts.router.admission_socket)
     await start(_without_status(parts.shadow), "shadow")
+    await start(parts.eventing.run, "broker")
     controllers = parts.controllers()
     await start(_without_status(controllers.run), "controllers")
     # Whoever is told that the machine is up finds what it served before. A table that the router refuses must not keep
     # the machine from coming up, since it is by the API that one mends it.
-    with anyio.move_on_after(_FIRST_TABLE_S):
+    with anyio.move_on_after(_FIRST_TABLE_S) as first_table:
         await controllers.has_routed()
+    await parts.eventing.settle(is_complete=not first_table.cancelled_caught)
     await start(_without_status(parts.autoscaling.run), "autoscaler")
 
     async def follow_config() -> None:

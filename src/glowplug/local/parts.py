@@ -20,6 +20,7 @@ from glowplug.local import responses
 from glowplug.local.autoscaling import Autoscaling
 from glowplug.local.config import MachineConfig
 from glowplug.local.datadir import DataDir
+from glowplug.local.eventing import Eventing
 from glowplug.local.shadowing import event_of
 from glowplug.local.units import install_runtimes, unit_folders
 from glowplug.router import Router, RouterConfig
@@ -68,10 +69,12 @@ class Parts:
         self.shadows = Shadows(
             ShadowConfig(), notify=lambda notice: event_of(state, notice), on_pid=self.supervisor.guard
         )
+        self.eventing = Eventing(state, directory.root, config.broker_port)
         pages = {
             "traces": self.autoscaling.trace,
             "metrics": self._page_of_metrics,
             "shadows": self.shadows.page,
+            **self.eventing.pages(),
         }
         self.api = ApiServer(api_config(config, directory), state, self.supervisor, pages)
 
@@ -85,6 +88,7 @@ class Parts:
             ControllersConfig(self._ingress_url, self._config.domain),
             self._clock,
             is_waited_for=lambda revision: revision in self.activator.held(),
+            engine=self.eventing,
         )
         self.autoscaling.wake = controllers.wake
         return controllers
@@ -103,8 +107,12 @@ class Parts:
                 "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "data_dir": str(self._directory.root),
                 "kubeconfig": str(self._directory.kubeconfig),
-                "ports": {"ingress": self.router.real_port, "api": self.api.port},
-                "urls": {"ingress": self._ingress_url, "api": self.api.url},
+                "ports": {
+                    "ingress": self.router.real_port,
+                    "api": self.api.port,
+                    "broker": self.eventing.port,
+                },
+                "urls": {"ingress": self._ingress_url, "api": self.api.url, "broker": self.eventing.url},
                 "processes": {name: pid for name, pid in processes.items() if pid is not None},
             }
         )
@@ -136,6 +144,7 @@ class Parts:
         if rest:
             return None
         known = self.supervisor.metrics() + self.autoscaling.metrics() + self.shadows.metrics()
+        known += self.eventing.metrics()
         return known + await responses.metrics(self.router)
 
 
