@@ -12,8 +12,8 @@ from benchmarks.results import DOCS, Result, Table, record
 from benchmarks.rounds import Options
 
 NAMES = (
-    "machine", "ingress", "demo", "serving", "weights", "coldstart", "activator", "burst", "canary", "pairs", "warmfloor",
-    "judge", "shadow", "rollout", "broker",
+    "machine", "ingress", "demo", "serving", "weights", "coldstart", "activator", "burst", "canary", "pairs",
+    "warmfloor", "judge", "shadow", "rollout", "broker",
 )  # fmt: skip
 # The others measure one thing each, in one way.
 WITH_OPTIONS = ("serving", "burst", "canary", "pairs", "rollout")

@@ -28,6 +28,8 @@ def findings(cluster: Cluster, wants_gpus: bool) -> Iterator[Finding]:
     is_machine = version.endswith(_MACHINE)
     least = (0, 0) if is_machine else platform.KUBERNETES
     yield platform.release(f"{cluster.kubeconfig}: Kubernetes API", version, least, "upgrade it")
+    if wants_gpus and not is_machine:
+        yield platform.gpus(cluster.get("/api/v1/nodes")["items"])
     kinds = [*_kinds(cluster)]
     yield from kinds
     if is_machine or not all(kind.is_ok for kind in kinds):
@@ -37,8 +39,6 @@ def findings(cluster: Cluster, wants_gpus: bool) -> Iterator[Finding]:
             yield from check(cluster)
         except Forbidden as error:
             yield Finding(False, error.message, "ask as somebody who may read it", is_optional=True)
-    if wants_gpus:
-        yield platform.gpus(cluster.get("/api/v1/nodes")["items"])
 
 
 def _kinds(cluster: Cluster) -> Iterator[Finding]:

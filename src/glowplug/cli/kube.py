@@ -209,4 +209,6 @@ def _raise_for(response: httpx2.Response) -> None:
         Problem(cause.get("field", ""), cause.get("message", ""), cause.get("reason", ""))
         for cause in (status.get("details") or {}).get("causes", ())
     ]
-    raise _REASONS.get(status.get("reason", ""), ApiError)(status.get("message", ""), causes=causes)
+    # Of a group that it does not serve, a cluster says so in plain text.
+    other = NotFound if response.status_code == 404 else ApiError
+    raise _REASONS.get(status.get("reason", ""), other)(status.get("message", ""), causes=causes)
