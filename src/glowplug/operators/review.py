@@ -6,7 +6,7 @@ import base64
 import copy
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import kopf
@@ -21,12 +21,20 @@ class Admit(Protocol):
 
     `old` is None on CREATE; `operation` is CREATE or UPDATE; both objects are the callee's to change. It must do
     nothing but answer, because the write may still fail or be a dry run, must give the same for what it gave
-    before, and has the webhook's timeout. Raising kopf.AdmissionError(message, code) denies the write; whatever else
-    it raises is logged, the client is warned, and the write goes on unchanged.
+    before, and has the webhook's timeout. `warn` takes what the client is to be shown. Raising
+    kopf.AdmissionError(message, code) denies the write; whatever else it raises is logged, the client is warned, and
+    the write goes on unchanged.
     """
 
     async def __call__(
-        self, old: Object | None, new: Object, *, operation: str, dry_run: bool, userinfo: Object
+        self,
+        old: Object | None,
+        new: Object,
+        *,
+        operation: str,
+        dry_run: bool,
+        userinfo: Object,
+        warn: Callable[[str], None],
     ) -> Object | None: ...
 
 
@@ -35,6 +43,7 @@ async def answer(name: str, review: Object, admit: Admit) -> Object:
     request = review["request"]
     response: Object = {"uid": request["uid"], "allowed": True}
     new = request["object"]
+    warnings: list[str] = []
     try:
         changed = await admit(
             copy.deepcopy(request.get("oldObject")),
@@ -42,6 +51,7 @@ async def answer(name: str, review: Object, admit: Admit) -> Object:
             operation=request["operation"],
             dry_run=bool(request.get("dryRun")),
             userinfo=request.get("userInfo") or {},
+            warn=warnings.append,
         )
     except kopf.AdmissionError as error:
         response.update(allowed=False, status={"message": str(error), "code": error.code or 500})
@@ -54,6 +64,8 @@ async def answer(name: str, review: Object, admit: Admit) -> Object:
         if operations:
             patch = base64.b64encode(json.dumps(operations).encode()).decode()
             response.update(patchType="JSONPatch", patch=patch)
+        if warnings:
+            response["warnings"] = warnings
     return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
 
 

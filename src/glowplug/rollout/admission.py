@@ -5,44 +5,46 @@ in the very write that changes the spec: 0, until the controller sees the canary
 (With the first step at once, the latest revision that is ready by then would take it, and in the middle of a rollout,
 or after one that failed, that is the revision that must go.)
 
-A client that replaces the whole object does not know of the weight and the state; they are put back.
+A client that replaces the whole object does not know of the weight and the state; they are put back. One that applies
+its manifest again and again, as GitOps tools do, may bring a percent each time: it is not taken. To take the percent
+away is KServe's way to promote, and stays one.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from glowplug.spec import names, pairs
 
 from . import membership, record, settings
-from .observation import COMPONENTS, annotations_of, observe
+from .observation import COMPONENTS, Observation, annotations_of, observe, version_of
 from .state import State
 
 Object = dict[str, Any]
 
-# Fields of a component that say how it is scaled and measured, not what it runs.
-_NOT_ITS_VERSION = frozenset(
-    {
-        "annotations", "autoScaling", "batcher", "canaryTrafficPercent", "containerConcurrency",
-        "deploymentStrategy", "labels", "logger", "maxReplicas", "minReplicas", "name", "scaleMetric",
-        "scaleMetricType", "scaleTarget", "storageContainerName", "timeout",
-    }
-)  # fmt: skip
+_PERCENT = "canaryTrafficPercent"
+_ALL = 100
 
 
-def admit(old: Object | None, new: Object, metrics: frozenset[str], now: float) -> Object | None:
+def admit(
+    old: Object | None,
+    new: Object,
+    metrics: frozenset[str],
+    now: float,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Object | None:
     """The object to store in place of `new`, None where it may stay.
 
     Raises ConfigError or Invalid where it must be refused.
 
-    `metrics` is what can be measured, see `gates.metrics_of`.
+    `metrics` is what can be measured, see `gates.metrics_of`; `warn` takes what the writer should be told.
     """
     _check(old, new, metrics)
     stored = pairs.stamp(new, old) or copy.deepcopy(new)
     if names.ROLLOUT_STEPS in annotations_of(stored):
-        stored = _without_state(stored) if old is None else _updated(old, stored, now)
+        stored = _without_state(stored) if old is None else _updated(old, stored, now, warn)
     return None if stored == new else stored
 
 
@@ -62,21 +64,45 @@ def _asked(isvc: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _updated(old: Object, new: Object, now: float) -> Object:
+def _updated(old: Object, new: Object, now: float, warn: Callable[[str], None]) -> Object:
     changed = [name for name in COMPONENTS if _version(old, name) != _version(new, name)]
-    was, text = annotations_of(old).get(names.ROLLOUT_STATE), annotations_of(new).get(names.ROLLOUT_STATE)
-    if not changed and text is not None:
-        return new  # the controller's own write, or one that leaves the rollout alone
+    was, text = _state_of(old), _state_of(new)
+    if not changed and text not in (None, was):
+        return new  # the controller's own write
     known = record.load(was) or State()
     seen = observe({**new, "status": old.get("status") or {}})
     before = {name: seen.components[name].created for name in changed if name in seen.components}
     state = membership.begin(known, seen, before, now)
     if state is known:
-        return _with_state(new, was, known.weight if membership.is_unfinished(known) else None, known)
+        return _kept(old, new, known, seen, warn)
     present = record.load(text)
     if present is not None and (present.phase, present.members) == (state.phase, state.members):
         state = present  # our own, asked again
     return _with_state(new, record.dump(state), state.weight, state)
+
+
+def _kept(old: Object, new: Object, known: State, seen: Observation, warn: Callable[[str], None]) -> Object:
+    """The rollout stays where it is, and its percents with it."""
+    is_replaced = _state_of(new) is None
+    is_held = membership.is_unfinished(known) and not membership.has_rolled_out(known, seen)
+    for name in known.members.keys() & new["spec"].keys():
+        asked, before = new["spec"][name].get(_PERCENT), (old["spec"].get(name) or {}).get(_PERCENT)
+        if is_held and (is_replaced or asked is not None):
+            new["spec"][name][_PERCENT] = known.weight
+        elif not is_held and before is None and asked is not None and 0 < asked < _ALL:
+            # Without a canary, KServe would take the latest revision back for it.
+            del new["spec"][name][_PERCENT]
+        kept = new["spec"][name].get(_PERCENT)
+        if asked not in (None, kept):
+            warn(
+                f"spec.{name}.{_PERCENT} stays {'unset' if kept is None else kept}, {asked} is not taken: rollouts set"
+                f" it by themselves, and {names.ROLLOUT_ACTION} steers them; leave it out of the manifest"
+            )
+    return _with_state(new, _state_of(old), None, known)
+
+
+def _state_of(isvc: Mapping[str, Any]) -> str | None:
+    return annotations_of(isvc).get(names.ROLLOUT_STATE)
 
 
 def _with_state(isvc: Object, text: str | None, weight: int | None, state: State) -> Object:
@@ -84,7 +110,7 @@ def _with_state(isvc: Object, text: str | None, weight: int | None, state: State
         isvc["metadata"].setdefault("annotations", {})[names.ROLLOUT_STATE] = text
     if weight is not None:
         for name in state.members.keys() & isvc["spec"].keys():
-            isvc["spec"][name]["canaryTrafficPercent"] = weight
+            isvc["spec"][name][_PERCENT] = weight
     return isvc
 
 
@@ -99,4 +125,4 @@ def _version(isvc: Mapping[str, Any], component: str) -> Object | None:
     spec = (isvc.get("spec") or {}).get(component)
     if spec is None:
         return None
-    return {key: value for key, value in spec.items() if key not in _NOT_ITS_VERSION and value is not None}
+    return version_of(spec)

@@ -125,15 +125,8 @@ class Controller:
         """Everything once, if it is this controller's to do. Raises what the API raises of the lease."""
         if not await self._leads(now):
             return
-        for key, rollout in tuple(self._rollouts.items()):
-            try:
-                await self._look_after(key, rollout, now)
-            except NotFound:
-                self._rollouts.pop(key, None)
-            except Conflict:
-                _log.debug("%s/%s: somebody wrote in between", *key)
-            except (GlowplugError, OSError, TimeoutError) as error:
-                _log.warning("%s/%s stays as it is: %s", *key, error)
+        # Side by side: a source that does not answer must not keep another service's canary in traffic.
+        await asyncio.gather(*(self._attend(key, rollout, now) for key, rollout in self._rollouts.items()))
 
     async def close(self) -> None:
         """Keep what was measured, give the lease away."""
@@ -150,13 +143,27 @@ class Controller:
                 _log.warning("%s/%s: what was measured last is lost: %s", *key, error)
         await self._leadership.release()
 
+    async def _attend(self, key: Key, rollout: Rollout, now: float) -> None:
+        try:
+            await self._look_after(key, rollout, now)
+        except NotFound:
+            self._rollouts.pop(key, None)
+        except Conflict:
+            _log.debug("%s/%s: somebody wrote in between", *key)
+        except (GlowplugError, OSError, TimeoutError) as error:
+            _log.warning("%s/%s stays as it is: %s", *key, error)
+        except Exception:
+            _log.exception("%s/%s stays as it is after an error of our own", *key)
+
     async def _leads(self, now: float) -> bool:
-        if self._leadership.is_held and now < self._renew_at:
+        renew_every_s = self._config.lease_duration_s / _RENEWALS
+        # A clock that was set back must not keep the lease from being renewed.
+        if self._leadership.is_held and self._renew_at - renew_every_s <= now < self._renew_at:
             return True
         was_ours = self._leadership.is_held
         if not await self._leadership.holds(now):
             return False
-        self._renew_at = now + self._config.lease_duration_s / _RENEWALS
+        self._renew_at = now + renew_every_s
         if not was_ours:
             _log.info("this controller acts from now on")
             for rollout in self._rollouts.values():
@@ -173,7 +180,7 @@ class Controller:
         asked = await self._settings(isvc, rollout, now)
         if asked is None:
             if not rollout.state.is_active:
-                self._rollouts.pop(key)
+                self._rollouts.pop(key, None)
             return
         seen = await self._seen(isvc, rollout.state)
         if lost := membership.lost(rollout.state, seen):
@@ -219,7 +226,8 @@ class Controller:
         pods: list[Object] = []
         services: list[Object] = []
         canaries = [member.canary for member in state.members.values() if member.canary]
-        if state.phase is Phase.STARTING and len(canaries) < len(state.members):
+        is_before = state.phase in (Phase.STARTING, Phase.ROLLING_BACK)
+        if is_before and len(canaries) < len(state.members):
             path = _KNATIVE_SERVICES.format(space)
             services = (await self._api.get(path, labelSelector=selector))["items"]
         elif state.phase in (Phase.STARTING, Phase.PROGRESSING):
@@ -306,8 +314,16 @@ class Controller:
         ours = {key: None for key in (names.ROLLOUT_STATE, names.ROLLOUT_ACTION) if key in annotations}
         if ours:
             isvc = await self._api.merge(_path(isvc), {"metadata": {**_version(isvc), "annotations": ours}})
+            await self._tell_what_stays(isvc)
         await self._show(isvc, Rollout(), [], self._clock())
         self._rollouts.pop(key, None)
+
+    async def _tell_what_stays(self, isvc: Object) -> None:
+        components = observe(isvc).components.items()
+        percents = [f"{name} at {each.percent}" for name, each in components if each.percent is not None]
+        if percents:
+            message = f"no rollouts are asked for any more; canaryTrafficPercent stays: {', '.join(percents)}"
+            await self._announcer.warn(isvc, "RolloutLeft", message, self._clock())
 
 
 def wants_attention(isvc: Object, metrics: frozenset[str]) -> bool:
@@ -323,7 +339,9 @@ def wants_attention(isvc: Object, metrics: frozenset[str]) -> bool:
     state = record.load(text) or State()
     is_unsettled = state.is_active or bool(state.news) or names.ROLLOUT_ACTION in annotations
     is_untold = conditions.is_invalid(isvc) or conditions.is_untold(isvc, state)
-    return is_unsettled or is_untold or bool(membership.unforeseen(state, observe(isvc)))
+    seen = observe(isvc)
+    is_overruled = state.phase is Phase.ROLLED_BACK and membership.has_rolled_out(state, seen)
+    return is_unsettled or is_untold or is_overruled or bool(membership.unforeseen(state, seen))
 
 
 def _action(annotations: Any) -> tuple[Action | None, str]:

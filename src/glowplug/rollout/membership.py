@@ -53,6 +53,29 @@ def unforeseen(state: State, seen: Observation) -> dict[str, str]:
     return found
 
 
+def with_versions(state: State, seen: Observation) -> State:
+    """With what the canaries run, at the end of a rollout."""
+    members = {
+        name: replace(member, version=of(seen, name).version)
+        if member.canary == of(seen, name).created
+        else member
+        for name, member in state.members.items()
+    }
+    return replace(state, members=members)
+
+
+def with_rescaled(state: State, seen: Observation) -> State:
+    """After a rollout, with the new revisions of what was the canary, as a change of its scale makes one: what is said
+    of it (that it was rolled back, say) goes for them too."""
+    members = {
+        name: replace(member, canary=of(seen, name).created)
+        if of(seen, name).created and of(seen, name).version == member.version
+        else member
+        for name, member in state.members.items()
+    }
+    return state if state.is_active else replace(state, members=members)
+
+
 def is_unfinished(state: State) -> bool:
     """Whether the latest revision of the members was not promoted: it goes on, or was rolled back."""
     return state.is_active or state.phase is Phase.ROLLED_BACK
@@ -104,10 +127,17 @@ def with_canaries(state: State, seen: Observation) -> State:
 
 
 def without_unchanged(state: State, seen: Observation) -> State:
-    """Without the members whose traffic was split as asked while no new revision came: they stay as they are."""
-    members = {
-        name: member for name, member in state.members.items() if member.canary or not of(seen, name).is_split
-    }
+    """Without the members whose traffic was split as asked while no new revision came: they stay as they are.
+
+    One whose latest revision never had all traffic, since it failed or was on its way, must not get it by that: this
+    revision is its canary again.
+    """
+    members = {}
+    for name, member in state.members.items():
+        if member.canary or not of(seen, name).is_split:
+            members[name] = member
+        elif member.before != member.stable:
+            members[name] = Member(member.stable, member.stable, member.before)
     return replace(state, members=members)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +13,14 @@ from glowplug.spec import names
 Object = Mapping[str, Any]
 
 COMPONENTS = ("predictor", "transformer")
+# Fields of a component that say how it is scaled and measured, not what it runs.
+_NOT_ITS_VERSION = frozenset(
+    {
+        "annotations", "autoScaling", "batcher", "canaryTrafficPercent", "containerConcurrency",
+        "deploymentStrategy", "labels", "logger", "maxReplicas", "minReplicas", "name", "scaleMetric",
+        "scaleMetricType", "scaleTarget", "storageContainerName", "timeout",
+    }
+)  # fmt: skip
 _CRASH_LOOP = "CrashLoopBackOff"
 # A container may be ended from outside; one that is started for the third time ends by itself.
 _MOST_RESTARTS = 2
@@ -22,7 +32,8 @@ class Component:
 
     `percent` is `canaryTrafficPercent`, `shares` the traffic by revision that is in force. `trouble` says why the
     latest revision cannot become ready. `is_split` is known while a canary is awaited: whether KServe has passed the
-    percent on to Knative, which has acted on it.
+    percent on to Knative, which has acted on it and made no revision that KServe does not tell of yet.
+    `version` is a hash of what the spec says it runs, however it is scaled.
     """
 
     created: str = ""
@@ -32,6 +43,7 @@ class Component:
     shares: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
     is_split: bool = False
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ def observe(
     for service in services:
         name = (service["metadata"].get("labels") or {}).get(names.COMPONENT_LABEL, "")
         if name in components:
-            is_split = _is_split(service, components[name].percent)
+            is_split = _is_split(service, components[name])
             components[name] = replace(components[name], is_split=is_split)
     watched = frozenset(canaries)
     crashes = (
@@ -73,6 +85,11 @@ def annotations_of(isvc: Object) -> Mapping[str, str]:
     return found
 
 
+def version_of(spec: Object) -> dict[str, Any]:
+    """What a component runs, of its part of the spec."""
+    return {key: value for key, value in spec.items() if key not in _NOT_ITS_VERSION and value is not None}
+
+
 def _component(spec: Object, status: Object, trouble: str) -> Component:
     shares: dict[str, int] = {}
     for target in status.get("traffic") or ():
@@ -85,14 +102,25 @@ def _component(spec: Object, status: Object, trouble: str) -> Component:
         percent=spec.get("canaryTrafficPercent"),
         shares=shares,
         trouble=trouble,
+        version=hashlib.sha256(json.dumps(version_of(spec), sort_keys=True).encode()).hexdigest()[:12],
     )
 
 
-def _is_split(service: Object, percent: int | None) -> bool:
-    observed = (service.get("status") or {}).get("observedGeneration")
+def _is_split(service: Object, component: Component) -> bool:
+    status = service.get("status") or {}
     targets = (service.get("spec") or {}).get("traffic") or ()
-    return observed == service["metadata"].get("generation") and any(
-        target.get("latestRevision") and (target.get("percent") or 0) == percent for target in targets
+    # Its Configuration makes the revision, and may be behind; KServe's own status is later still.
+    is_behind = status.get("latestCreatedRevisionName") != component.created or any(
+        condition.get("type") == "ConfigurationsReady" and condition.get("reason") == "OutOfDate"
+        for condition in status.get("conditions") or ()
+    )
+    return (
+        not is_behind
+        and status.get("observedGeneration") == service["metadata"].get("generation")
+        and any(
+            target.get("latestRevision") and (target.get("percent") or 0) == component.percent
+            for target in targets
+        )
     )
 
 

@@ -26,7 +26,7 @@ from .admission import admit
 from .announcer import Announcer
 from .assessment import Source
 from .controller import Controller, ControllerConfig
-from .sink import Sink
+from .sink import Sink, shown
 from .sources import MachineSource, PrometheusSource
 
 _log = logging.getLogger(__name__)
@@ -67,11 +67,17 @@ def run(connection: SingleConfig, config: OperatorConfig, clock: Callable[[], fl
     metrics = PrometheusSource.metrics if config.prometheus_url else MachineSource.metrics
 
     async def admitted(
-        old: Object | None, new: Object, *, operation: str, dry_run: bool, userinfo: Object
+        old: Object | None,
+        new: Object,
+        *,
+        operation: str,
+        dry_run: bool,
+        userinfo: Object,
+        warn: Callable[[str], None],
     ) -> Object | None:
         del operation, dry_run, userinfo
         try:
-            return admit(old, new, metrics, clock())
+            return admit(old, new, metrics, clock(), warn)
         except (ConfigError, Invalid) as error:
             raise kopf.AdmissionError(error.message, code=_REFUSED) from error
 
@@ -130,7 +136,7 @@ def _sources(api: Api, http: httpx2.AsyncClient, config: OperatorConfig) -> Call
             response = await http.get(f"{url}/api/v1/query", params={"query": query})
             return response.json()
         except (httpx2.HTTPError, ValueError) as error:
-            raise OSError(f"{url}: {error or type(error).__name__}") from error
+            raise OSError(f"{shown(url)}: {error or type(error).__name__}") from error
 
     return lambda: PrometheusSource(fetch)
 

@@ -21,6 +21,8 @@ from .membership import (
     of,
     unforeseen,
     with_canaries,
+    with_rescaled,
+    with_versions,
     without_unchanged,
 )
 from .observation import Observation
@@ -36,6 +38,8 @@ INCONCLUSIVE = "dev.glowplug.rollout.inconclusive"
 # A new revision is there within milliseconds of the traffic that was written with it; within seconds on a busy cluster.
 _NO_REVISION_AFTER_S = 10.0
 _ALL = 100
+# Where the canary is there, so that what the spec says is what it runs.
+_UNDER_WAY = (Phase.PROGRESSING, Phase.PROMOTING, Phase.ROLLING_BACK)
 _UNMEASURED = "nothing can be measured: "
 
 
@@ -58,6 +62,19 @@ def decide(
     now: float,
 ) -> State:
     """The next state. `ruling` is None where nothing is judged; `now` in seconds since the epoch."""
+    decided = _decide(settings, with_rescaled(state, seen), seen, ruling, action, now)
+    is_over = state.phase in _UNDER_WAY and not decided.is_active
+    return with_versions(decided, seen) if is_over else decided
+
+
+def _decide(
+    settings: Settings,
+    state: State,
+    seen: Observation,
+    ruling: Ruling | None,
+    action: Action | None,
+    now: float,
+) -> State:
     fresh = unforeseen(state, seen)
     if fresh:
         return _announced_late(begin(state, seen, fresh, now), state, seen, fresh)
@@ -77,6 +94,8 @@ def decide(
         return _finish_promotion(state, seen, now)
     if state.phase is Phase.ROLLING_BACK:
         return _finish_rollback(state, seen, now)
+    if state.phase is Phase.ROLLED_BACK and has_rolled_out(state, seen):
+        return _promoted(state, "somebody gave it all requests", now)
     return state
 
 
@@ -125,8 +144,8 @@ def _start(settings: Settings, state: State, seen: Observation, now: float) -> S
     state = with_canaries(state, seen)
     if now >= state.since + _NO_REVISION_AFTER_S:
         rest = without_unchanged(state, seen)
-        if not rest.members:
-            return _nothing_new(state)
+        if all(member.canary == state.members[name].before for name, member in rest.members.items()):
+            return _nothing_new(state, rest, now)
         state = rest
     if all(member.canary and of(seen, name).ready == member.canary for name, member in state.members.items()):
         return state if state.is_paused else _to(settings.steps[0], replace(state, hold=""), None, now)
@@ -141,7 +160,14 @@ def _start(settings: Settings, state: State, seen: Observation, now: float) -> S
     return replace(state, hold=trouble or state.hold)
 
 
-def _nothing_new(state: State) -> State:
+def _nothing_new(state: State, rest: State, now: float) -> State:
+    if rest.members:
+        # All that can be known is that none has come: a rolled-back weight of 0 looks the same before and after KServe
+        # has seen the change. One that still comes is a new version then.
+        stable = ", ".join(member.stable for member in rest.members.values())
+        why = f"no new revision has come of the change: {stable} keeps all requests"
+        state = replace(rest, phase=Phase.ROLLED_BACK, since=now, hold=why)
+        return state.telling("RolloutEmpty", why)
     # The revision that is there counts as promoted: KServe may take the split for its rollback, until it is over.
     members = {name: replace(member, canary=member.before) for name, member in state.members.items()}
     return replace(state, phase=Phase.PROMOTED, members=members, weight=None, hold="").telling(
@@ -247,8 +273,9 @@ def _finish_rollback(state: State, seen: Observation, now: float) -> State:
     if any(of(seen, name).shares.get(member.canary, 0) for name, member in state.members.items()):
         return state
     # One that was aborted before it was there must not be taken for a new one.
-    is_known = all(member.canary for member in state.members.values())
-    if not is_known and now < state.since + _NO_REVISION_AFTER_S:
+    unknown = [of(seen, name) for name, member in state.members.items() if not member.canary]
+    is_over = now >= state.since + _NO_REVISION_AFTER_S and all(component.is_split for component in unknown)
+    if unknown and not is_over:
         return state
     state = replace(state, phase=Phase.ROLLED_BACK, since=now, evidence={})
     stable = ", ".join(member.stable for member in state.members.values())

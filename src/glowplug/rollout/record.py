@@ -28,7 +28,8 @@ def dump(state: State) -> str:
         "since": round(state.since, 3),
         "started": round(state.started, 3),
         "members": {
-            name: [member.stable, member.before, member.canary] for name, member in state.members.items()
+            name: [member.stable, member.before, member.canary, member.version]
+            for name, member in state.members.items()
         },
         "told": state.told,
     }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx2
 import orjson
@@ -44,6 +44,12 @@ class CloudEvent:
             "subject": self.subject,
             "time": self.time,
         }
+
+
+def shown(url: str) -> str:
+    """An address as it may be told to everybody: without a password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def moment(now: float) -> str:
@@ -107,9 +113,9 @@ class Sink:
         try:
             response = await self._http.post(self._url, content=orjson.dumps(event.data), headers=headers)
         except (httpx2.HTTPError, OSError) as error:
-            return f"{self._url}: {error or type(error).__name__}"
+            return f"{shown(self._url)}: {error or type(error).__name__}"
         if response.status_code in _RETRIED or response.status_code >= 500:
-            return f"{self._url} answers {response.status_code}"
+            return f"{shown(self._url)} answers {response.status_code}"
         if response.status_code >= 400:
-            _log.warning("%s refuses %s %s: %d", self._url, event.type, event.id, response.status_code)
+            _log.warning("%s refuses %s %s: %d", shown(self._url), event.type, event.id, response.status_code)
         return ""

@@ -86,7 +86,10 @@ class KServe:
                 "spec": {
                     "traffic": [{"latestRevision": True, "percent": spec.get("canaryTrafficPercent", 100)}]
                 },
-                "status": {"observedGeneration": 1},
+                "status": {
+                    "observedGeneration": 1,
+                    "latestCreatedRevisionName": f"f-{name}-{len(self.made[name]):05d}",
+                },
             }
             for name, spec in self.isvc["spec"].items()
         ]

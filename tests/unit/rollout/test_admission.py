@@ -142,6 +142,40 @@ def test_who_replaces_the_object_does_not_take_its_rollout_away(phase: Phase) ->
     assert admitted(old, new) == old
 
 
+@pytest.mark.parametrize("asked", [0, 10, 100])
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.PROGRESSING, Phase.ROLLED_BACK])
+def test_a_manifest_that_brings_a_percent_each_time_moves_no_weight(phase: Phase, asked: int) -> None:
+    weight = 50 if phase is Phase.PROGRESSING else 0
+    old = with_state(stored(), State(phase, {"predictor": MEMBER}, weight=weight))
+    new = copy.deepcopy(old)
+    new["spec"]["predictor"]["canaryTrafficPercent"] = asked
+    told: list[str] = []
+    assert (admit(old, new, METRICS, NOW, told.append) or new) == old
+    assert len(told) == (asked != weight)
+    assert all(f"stays {weight}, {asked} is not taken" in each for each in told)
+
+
+def test_a_percent_after_the_promotion_does_not_take_it_back_but_0_does() -> None:
+    old = with_state(stored(), State(Phase.PROMOTED, {"predictor": MEMBER}))
+    for asked, kept in ((10, None), (100, 100), (0, 0)):
+        new = copy.deepcopy(old)
+        new["spec"]["predictor"]["canaryTrafficPercent"] = asked
+        found = admit(old, copy.deepcopy(new), METRICS, NOW) or new
+        assert found["spec"]["predictor"].get("canaryTrafficPercent") == kept
+
+
+def test_who_takes_the_percent_away_promotes() -> None:
+    old = with_state(stored(), State(Phase.ROLLED_BACK, {"predictor": MEMBER}, weight=0))
+    new = copy.deepcopy(old)
+    del new["spec"]["predictor"]["canaryTrafficPercent"]
+    assert admitted(old, new) == new
+    # What was promoted so is not taken back by the next write that replaces the object.
+    new["status"]["components"]["predictor"]["latestRolledoutRevision"] = MEMBER.canary
+    replaced = copy.deepcopy(new)
+    del replaced["metadata"]["annotations"][names.ROLLOUT_STATE]
+    assert admitted(new, replaced) == new
+
+
 def test_the_controllers_own_writes_pass() -> None:
     old = with_state(stored(), MIDWAY)
     new = with_state(stored(), State(Phase.ROLLING_BACK, {"predictor": MEMBER}, weight=0))

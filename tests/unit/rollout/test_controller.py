@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -321,6 +322,44 @@ async def test_of_two_controllers_one_acts() -> None:
     assert saves < 12
 
 
+async def test_a_service_that_does_not_answer_keeps_no_other_waiting() -> None:
+    lab = Lab()
+    stuck = copy.deepcopy(lab.kserve.isvc)
+    stuck["metadata"]["name"] = "stuck"
+    stuck["metadata"]["annotations"][names.ROLLOUT_ACTION] = "pause"
+    lab.controller.saw(stuck, is_gone=False)
+    lab.change("two")
+    get, asked = lab.api.get, []
+
+    async def stuck_get(path: str, **params: str) -> Object:
+        if path.endswith("/stuck"):
+            asked.append(path)
+            await asyncio.Event().wait()
+        return await get(path, **params)
+
+    lab.api.get = stuck_get  # type: ignore[method-assign]
+    task = asyncio.create_task(lab.controller.step(lab.now + 1))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert asked
+    assert lab.state.phase is Phase.PROGRESSING
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_clock_that_is_set_back_does_not_lose_the_lease() -> None:
+    lab = Lab()
+    lab.change("two")
+    await lab.turn()
+    lab.now -= 3600
+    await lab.turn()
+    lease = lab.api.others["/apis/coordination.k8s.io/v1/namespaces/default/leases/glowplug-rollout"]
+    assert lease["spec"]["renewTime"] == datetime.fromtimestamp(lab.now, timezone.utc).strftime(
+        "%Y-%m-%dT%H:%M:%S.%fZ"
+    )
+
+
 async def test_a_source_that_cannot_be_read_holds_the_weight_and_says_so() -> None:
     lab = Lab()
     lab.change("two")
@@ -411,6 +450,8 @@ async def test_who_asks_no_more_keeps_the_weight() -> None:
     await lab.turn(50)
     assert names.ROLLOUT_STATE not in lab.kserve.isvc["metadata"]["annotations"]
     assert lab.kserve.shares["f-predictor-00002"] == 10
+    assert lab.api.events[-1]["message"].endswith("canaryTrafficPercent stays: predictor at 10")
+    assert lab.reasons.count("RolloutLeft") == 1
     assert not lab.conditions()
 
 

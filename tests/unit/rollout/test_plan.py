@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unit.rollout.rollout_lab import KServe, container, service
 
-from glowplug.rollout import membership, plan, record
+from glowplug.rollout import conditions, membership, plan, record
+from glowplug.rollout.controller import wants_attention
 from glowplug.rollout.observation import observe
 from glowplug.rollout.plan import Ruling
 from glowplug.rollout.settings import Action, parse
 from glowplug.rollout.state import Phase, State
 from glowplug.rollout.verdict import Outcome, Verdict
+from glowplug.spec import names
 
 PASS = Ruling(Verdict(Outcome.PASS, "within the gates"))
 FAIL = Ruling(Verdict(Outcome.FAIL, "errors 10 % against 0 %"))
@@ -269,6 +272,18 @@ def test_what_is_aborted_before_it_is_there_stays_aborted() -> None:
     assert (lab.state.phase, lab.kserve.shares[CANARY]) == (Phase.ROLLED_BACK, 0)
 
 
+def test_an_abort_waits_for_the_revision_that_knative_has_made() -> None:
+    lab = Lab()
+    seen = observe(lab.kserve.isvc)
+    lab.apply(membership.begin(lab.state, seen, {"predictor": "f-predictor-00001"}, lab.now))
+    lab.turn(action=Action.ABORT)
+    (service,) = lab.kserve.knative_services()
+    made = {**service, "status": {**service["status"], "latestCreatedRevisionName": CANARY}}
+    for known, phase in ((made, Phase.ROLLING_BACK), (service, Phase.ROLLED_BACK)):
+        seen = observe(lab.kserve.isvc, services=[known])
+        assert plan.decide(lab.settings, lab.state, seen, None, None, lab.now + 3600).phase is phase
+
+
 def test_a_weight_that_somebody_moves_is_put_back_while_the_rollout_goes_on() -> None:
     lab = Lab()
     lab.change("two")
@@ -289,6 +304,52 @@ def test_who_removes_the_percent_has_promoted() -> None:
     lab.turn(UNSURE)
     assert lab.state.phase is Phase.PROMOTED
     assert lab.kserve.shares == {CANARY: 100}
+
+
+@pytest.mark.parametrize("phase", [Phase.ROLLED_BACK, Phase.PROMOTED])
+def test_a_change_of_the_scale_alone_is_no_new_version(phase: Phase) -> None:
+    lab = Lab()
+    lab.change("two")
+    lab.turn()
+    lab.until(phase, FAIL if phase is Phase.ROLLED_BACK else PASS)
+    told, percent = len(lab.told), lab.kserve.isvc["spec"]["predictor"].get("canaryTrafficPercent")
+    lab.kserve.isvc["spec"]["predictor"]["minReplicas"] = 2
+    lab.kserve.stuck.add("f-predictor-00003")
+    lab.kserve.settle()
+    lab.turn()
+    lab.kserve.stuck.clear()
+    lab.kserve.settle()
+    lab.turn()
+    assert (lab.state.phase, lab.told[told:]) == (phase, [])
+    assert lab.state.members["predictor"].canary == "f-predictor-00003"
+    assert lab.kserve.isvc["spec"]["predictor"].get("canaryTrafficPercent") == percent
+    lab.kserve.stuck.add("f-predictor-00004")
+    lab.change("four", announced=False)
+    lab.turn()
+    assert lab.told[told] == "RolloutStarted"
+
+
+def test_who_promotes_by_hand_what_was_rolled_back_has_promoted() -> None:
+    lab = Lab()
+    lab.change("two")
+    lab.turn()
+    lab.until(Phase.ROLLED_BACK, FAIL)
+    del lab.kserve.isvc["spec"]["predictor"]["canaryTrafficPercent"]
+    lab.kserve.settle()
+    assert wants_attention(with_state(lab), METRICS)
+    lab.turn()
+    assert (lab.state.phase, lab.state.weight, lab.kserve.shares) == (Phase.PROMOTED, None, {CANARY: 100})
+
+
+def with_state(lab: Lab) -> dict[str, Any]:
+    """The service as the API has it, with its conditions told."""
+    told = conditions.merged((), conditions.conditions_of(lab.state), lab.now)
+    annotations = {**lab.kserve.isvc["metadata"]["annotations"], names.ROLLOUT_STATE: record.dump(lab.state)}
+    return {
+        **lab.kserve.isvc,
+        "metadata": {**lab.kserve.isvc["metadata"], "annotations": annotations},
+        "status": {**lab.kserve.isvc["status"], "conditions": told},
+    }
 
 
 def test_components_without_a_new_revision_are_left_alone() -> None:
@@ -324,6 +385,43 @@ def test_a_change_that_makes_no_revision_ends_and_leaves_no_percent() -> None:
     assert lab.kserve.shares == {CANARY: 100}
     lab.turn()
     assert lab.state.phase is Phase.PROMOTED
+
+
+def test_a_version_that_failed_gets_nothing_while_the_next_one_is_awaited() -> None:
+    lab = Lab()
+    lab.change("bad")
+    lab.turn()
+    lab.turn(FAIL)
+    lab.until(Phase.ROLLED_BACK)
+    # KServe is slow: the weight was 0 before, so nothing shows whether it has seen the change.
+    seen = observe(lab.kserve.isvc)
+    lab.apply(membership.begin(lab.state, seen, {"predictor": CANARY}, lab.now))
+    for _ in range(12):
+        lab.turn()
+        assert lab.kserve.shares == {CANARY: 0, "f-predictor-00001": 100}
+    assert lab.state.phase is Phase.ROLLED_BACK
+    assert lab.told[-1] == "RolloutEmpty"
+    lab.change("three", announced=False)
+    lab.turn()
+    lab.turn()
+    assert lab.kserve.shares == {"f-predictor-00003": 10, "f-predictor-00001": 90}
+    assert "RolloutUnannounced" not in lab.told
+    lab.until(Phase.PROMOTED, PASS)
+
+
+def test_a_revision_that_kserve_does_not_tell_of_yet_is_awaited() -> None:
+    lab = Lab()
+    lab.change("two")
+    lab.until(Phase.PROMOTED, PASS)
+    seen = observe(lab.kserve.isvc)
+    lab.apply(membership.begin(lab.state, seen, {"predictor": CANARY}, lab.now))
+    (service,) = lab.kserve.knative_services()
+    late = {**service["status"], "latestCreatedRevisionName": "f-predictor-00003"}
+    behind = {"type": "ConfigurationsReady", "status": "Unknown", "reason": "OutOfDate"}
+    for status in (late, {**service["status"], "conditions": [behind]}):
+        seen = observe(lab.kserve.isvc, services=[{**service, "status": status}])
+        later = plan.decide(lab.settings, lab.state, seen, None, None, lab.now + 3600)
+        assert later.phase is Phase.STARTING
 
 
 def test_new_steps_in_the_middle_are_taken_from_where_it_is() -> None:

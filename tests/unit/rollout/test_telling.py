@@ -138,6 +138,24 @@ async def test_what_may_go_better_later_is_tried_again(trouble: int | Exception)
     assert receiver.answer == 202
 
 
+async def test_a_password_in_an_address_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver(500, httpx2.ConnectError("refused"), 400)
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(receiver)) as http:
+        sink = Sink("http://me:secret@sink.example:8/here?key=secret", http, 0.02, pause_s=0.001)
+        task = asyncio.create_task(sink.run())
+        sink.offer(event())
+        await settled(sink, "1")
+        receiver.answers = iter([500] * 1000)
+        sink.offer(event("2"))
+        await settled(sink, "2")
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert "http://sink.example:8/here refuses" in caplog.text
+    assert "http://sink.example:8/here answers 500" in caplog.text
+    assert "secret" not in caplog.text
+
+
 @pytest.mark.parametrize("trouble", [400, httpx2.ConnectError("refused")])
 async def test_what_does_not_go_is_given_up_and_holds_nothing_up(trouble: int | Exception) -> None:
     receiver = Receiver(trouble)
