@@ -51,7 +51,7 @@ class Partner:
                 met[tag] = error.pair
             except InferenceError as error:
                 if not _may_be_elsewhere(error):
-                    self._tag = tag
+                    self._tag = None if _is_unanswered(error) else tag
                     raise
                 away = away or error
             else:
@@ -116,6 +116,11 @@ class Partner:
 def _may_be_elsewhere(error: InferenceError) -> bool:
     """Whether the ingress may have said so of a revision that is not the partner."""
     return error.code == 503 and not isinstance(error, PartnersError)
+
+
+def _is_unanswered(error: InferenceError) -> bool:
+    """Whether the tag may lead to another revision by now, one that is cold and keeps all requests waiting."""
+    return error.code == 504 and not isinstance(error, PartnersError)
 
 
 def _told(met: Mapping[str, str]) -> str:

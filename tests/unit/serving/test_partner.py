@@ -100,6 +100,24 @@ async def test_a_crashed_canary_does_not_hide_the_partner() -> None:
     assert await ingress.reach(partner) == "a"
 
 
+async def test_who_waited_in_vain_looks_anew_next_time() -> None:
+    ingress = Ingress({"a": 1}, {"latest": "a"})
+    partner = Partner("a")
+    assert await ingress.reach(partner) == "a"
+    ingress.tags, ingress.slow = {"latest": "b", "prev": "a"}, {"latest"}
+
+    async def too_slow(headers: Mapping[str, str]) -> str:
+        try:
+            return await asyncio.wait_for(ingress.call(headers), 0.05)
+        except asyncio.TimeoutError:
+            raise InferenceError("did not answer in time", code=504) from None
+
+    with pytest.raises(InferenceError) as raised:
+        await partner.reach(too_slow, too_slow)
+    assert raised.value.code == 504
+    assert await partner.reach(too_slow, too_slow) == "a"
+
+
 async def test_the_partners_own_503_is_the_answer() -> None:
     ingress = Ingress({"a": 1}, {"latest": "a"})
     partner = Partner("a")
