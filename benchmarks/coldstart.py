@@ -8,77 +8,41 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import pathlib
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks import zero
 from benchmarks.environments import KSERVE, Absent, versions
+from benchmarks.knative import KnativeCluster
 from benchmarks.lab import FEATURES, Lab, lab
 from benchmarks.lookup_servers import Store, fill
 from benchmarks.processes import Server
 from benchmarks.protocols import JSON, Caller, Request, WrongAnswer, request
 from benchmarks.results import DOCS, Result, Table, percentile, record, summarise
 from benchmarks.xgboost_servers import Place, await_ready, glowplug_xgboost, kserve_xgboost
-from glowplug.cli.kube import connect
+from glowplug.errors import GlowplugError
 from glowplug.features.redis_server import start_redis
-from glowplug.spec import names
 
 COMMAND = "make bench-coldstart"
 _ROUNDS = 10
 _WITH_POOL, _WITHOUT_POOL, _WITH_TRANSFORMER = 5, 2, 2
 _PROCESSES = 2
 _XGBOOST, _LOOKUP = "glowplug/xgboost", "glowplug/feature-lookup"
-_KNATIVE_ZERO_S = 300.0
+Start = Callable[[], float]
 _NOTES = (
     "XGBoost, 100 trees of depth 6, 50 features; each service had pods and was scaled to zero by the autoscaler"
     " before each start; one request, sent on a new connection, until its right answer",
     "what the phases are: docs of `glowplug coldstart`; medians do not add up exactly",
 )
-
-
-@dataclass(frozen=True)
-class KnativeService:
-    """An InferenceService on a cluster of this computer that scales to zero, with the model of `lab.write_model`.
-
-    `port` is its gateway's on 127.0.0.1, `host` what the gateway knows the service by.
-    """
-
-    port: int
-    host: str
-    name: str
-    kubeconfig: str
-
-    def first_200(self, sent: Request) -> float:
-        """Milliseconds until the right answer, once it has no pod. Raises `WrongAnswer`."""
-        self._wait_for_zero()
-        path = sent.path.replace("/models/m/", f"/models/{self.name}/")
-        asked = dataclasses.replace(sent, path=path, headers={**sent.headers, "Host": self.host})
-        caller = Caller(self.port, 0)
-        began = time.perf_counter()
-        try:
-            caller.call(asked)
-            return (time.perf_counter() - began) * 1000
-        finally:
-            caller.close()
-
-    def _wait_for_zero(self) -> None:
-        cluster = connect(pathlib.Path(self.kubeconfig), None, None)
-        label = f"{names.INFERENCE_SERVICE_LABEL}={self.name}"
-        until = time.monotonic() + _KNATIVE_ZERO_S
-        while cluster.get("/api/v1/pods", labelSelector=label)["items"]:
-            if time.monotonic() > until:
-                raise WrongAnswer(f"{self.name} was not at zero in {_KNATIVE_ZERO_S:.0f} s")
-            time.sleep(1)
 
 
 @dataclass
@@ -91,18 +55,19 @@ class Measured:
     kserve: list[list[float]] = field(default_factory=list)
     process_s: list[float] = field(default_factory=list)
     knative: list[list[float]] = field(default_factory=list)
+    knative_own: list[list[float]] = field(default_factory=list)
     phases: dict[str, list[Any]] = field(default_factory=dict)
     totals: dict[str, list[float]] = field(default_factory=dict)
 
 
-def run(rounds: int = _ROUNDS, knative: KnativeService | None = None) -> list[Result | Table]:
+def run(rounds: int = _ROUNDS, knative: KnativeCluster | None = None) -> list[Result | Table]:
     """All of it: two machines that are otherwise idle, Redis, and the processes one after another."""
     with tempfile.TemporaryDirectory(prefix="glowplug-coldstart-") as folder:
         return asyncio.run(_with_redis(pathlib.Path(folder), rounds, knative))
 
 
 async def _with_redis(
-    folder: pathlib.Path, rounds: int, knative: KnativeService | None
+    folder: pathlib.Path, rounds: int, knative: KnativeCluster | None
 ) -> list[Result | Table]:
     (folder / "redis").mkdir()
     async with start_redis(folder / "redis") as redis:
@@ -111,9 +76,9 @@ async def _with_redis(
 
 
 def _measure(
-    folder: pathlib.Path, rounds: int, store: Store, knative: KnativeService | None
+    folder: pathlib.Path, rounds: int, store: Store, knative: KnativeCluster | None
 ) -> list[Result | Table]:
-    found, absent = Measured(), ""
+    found, absent = Measured(), set[str]()
     with ExitStack() as stack:
         warm = stack.enter_context(lab())
         cold = stack.enter_context(lab("--no-warm-pool"))
@@ -121,15 +86,16 @@ def _measure(
         bench.prepare()
         for number in range(rounds):
             bench.round(found)
-            try:
-                found.kserve.append([bench.process(kserve_xgboost) for _ in range(_PROCESSES)])
-                if knative is not None:
-                    found.knative.append([knative.first_200(bench.sent("m"))])
-            except (Absent, WrongAnswer) as error:
-                absent = f"{error}"[:300]
+            for kind, starts in bench.peers(knative, is_own_first=number % 2 == 1).items():
+                # A round without an answer stays one, so that ratios are of the same round.
+                getattr(found, kind).append([])
+                try:
+                    getattr(found, kind)[-1].extend(start() for start in starts)
+                except (Absent, WrongAnswer, GlowplugError) as error:
+                    absent.add(f"{kind}: {error}"[:300])
             print(f"  round {number + 1} of {rounds}", file=sys.stderr)
-    if absent:
-        print(f"  absent: {absent}", file=sys.stderr)
+    for each in sorted(absent):
+        print(f"  absent: {each}", file=sys.stderr)
     return [*results(found), _table(found)]
 
 
@@ -186,6 +152,16 @@ class _Bench:
                 found.phases.setdefault(kind, []).append(told)
                 found.totals.setdefault(kind, []).append(took)
                 _check(kind, told)
+
+    def peers(self, knative: KnativeCluster | None, *, is_own_first: bool) -> dict[str, list[Start]]:
+        """Who is started beside the machines in a round, in that order."""
+        found: dict[str, list[Start]] = {"kserve": [lambda: self.process(kserve_xgboost)] * _PROCESSES}
+        if knative is not None:
+            on_cluster = {"knative": knative.stock, "knative_own": knative.own}
+            for kind, name in sorted(on_cluster.items(), reverse=is_own_first):
+                if name:
+                    found[kind] = [partial(knative.first_200, name, self.sent("m"))]
+        return found
 
     def process(self, launch: Any) -> float:
         """Milliseconds from starting a stock server's process until its first right answer. Raises `Absent`."""
@@ -255,18 +231,22 @@ def results(found: Measured) -> list[Result]:
             note="the predictor's process alone, without a machine, until /v2/health/ready is 200",
         ),
     ]  # fmt: skip
-    for metric, theirs, whose in (
-        ("kserve_process", found.kserve, "stock kserve's XGBoost server, from starting its process to its first 200"),
-        ("knative", found.knative, "a real cluster with Knative and KServe on this computer, from zero"),
+    for metric, theirs, mine, goal, whose in (
+        ("ratio_to_kserve_process", found.kserve, found.pool, ">= 10",
+         "stock kserve's XGBoost server, from starting its process to its first 200"),
+        ("ratio_to_knative", found.knative, found.pool, ">= 10",
+         "a real cluster with Knative and KServe on this computer, from zero"),
+        ("cluster_glowplug.ratio_to_stock", found.knative_own, found.knative, "<= 0.6",
+         "on that cluster: our image, the other KServe's XGBoost server, both from zero"),
     ):  # fmt: skip
-        if theirs:
-            ratios = ratios_by_round(theirs, found.pool)
+        if ratios := ratios_by_round(theirs, mine):
+            note = f"{whose}; how many times as long, within a round"
             measured.append(
-                summarise(
-                    f"coldstart.ratio_to_{metric}", ratios, "x", command=COMMAND, goal=">= 10",
-                    note=f"{whose}; how many times as long, within a round",
-                )
-            )  # fmt: skip
+                summarise(f"coldstart.{metric}", ratios, "x", command=COMMAND, goal=goal, note=note)
+            )
+    for metric, starts in (("knative", found.knative), ("cluster_glowplug", found.knative_own)):
+        if singles := [each for of_round in starts for each in of_round]:
+            measured.append(_p50(f"coldstart.{metric}.p50_ms", singles, "", "a real cluster, from zero"))
     return measured
 
 
@@ -308,18 +288,22 @@ def main(argv: list[str]) -> int:
         "--knative-gateway",
         type=int,
         metavar="PORT",
-        help="of 127.0.0.1: the gateway of a cluster on this computer",
+        help="of 127.0.0.1: the gateway of a cluster on this computer with benchmarks/knative.yaml",
     )
-    parser.add_argument(
-        "--knative-host", help="the host of an InferenceService there that serves the same model"
-    )
-    parser.add_argument("--knative-name", help="its name")
-    parser.add_argument("--knative-kubeconfig", help="the cluster's kubeconfig, to see that it is at zero")
+    parser.add_argument("--knative-kubeconfig", help="of that cluster")
+    parser.add_argument("--knative-namespace", default="glowplug-bench")
+    parser.add_argument("--knative-name", default="stock", help="its InferenceService with KServe's server")
+    parser.add_argument("--knative-own-name", default="ours", help='the same with our image; "" for none')
     options = parser.parse_args(argv)
-    given = (options.knative_gateway, options.knative_host, options.knative_name, options.knative_kubeconfig)
-    if any(given) and not all(given):
-        parser.error("--knative-gateway, -host, -name and -kubeconfig belong together")
-    measured = run(options.rounds, KnativeService(*given) if all(given) else None)
+    cluster: KnativeCluster | None = None
+    if options.knative_gateway or options.knative_kubeconfig:
+        if not (options.knative_gateway and options.knative_kubeconfig):
+            parser.error("--knative-gateway and --knative-kubeconfig belong together")
+        cluster = KnativeCluster(
+            options.knative_gateway, options.knative_kubeconfig, options.knative_namespace,
+            options.knative_name, options.knative_own_name,
+        )  # fmt: skip
+    measured = run(options.rounds, cluster)
     kept = [each for each in measured if isinstance(each, Result)]
     record(kept, [each for each in measured if isinstance(each, Table)], options.out)
     for result in kept:

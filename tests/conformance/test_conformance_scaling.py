@@ -56,7 +56,8 @@ def test_zero_one_many_zero_without_a_failed_request(target: Target, served: Ser
         service(target, "scaled", minReplicas=0, maxReplicas=3, scaleTarget=1, scaleMetric="concurrency")
     )
     revision = f"{name}-predictor-00001"
-    # A new revision starts with one, to show that it can.
+    # A new revision starts with one, to show that it can; where that takes long, it is at zero before anybody looks.
+    assert target.infer(name).status_code == 200
     wait_scale(target, revision, 1)
     assert conditions(target, revision) == RUNNING
 

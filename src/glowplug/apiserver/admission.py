@@ -23,12 +23,13 @@ from glowplug.spec import (
     jobs,
     kinds,
     knativeservice,
+    pairs,
     pings,
     servingruntime,
 )
 from glowplug.spec.autoscaling_validation import NOT_BY_CLUSTER
 from glowplug.spec.kinds import Kind
-from glowplug.spec.validation import as_object, as_text, metadata, metadata_problems, required
+from glowplug.spec.validation import annotations_of, as_object, as_text, metadata, metadata_problems, required
 
 Object = dict[str, Any]
 
@@ -64,6 +65,17 @@ def _no_warnings(obj: Object) -> tuple[str, ...]:
     return ()
 
 
+def _default_inference_service(obj: Object) -> Object:
+    """With the ids of a locked pair too: on a cluster the rollout controller's webhook writes them, here they must not
+    hang on whether it runs."""
+    obj = inferenceservice.default(obj)
+    return pairs.stamp(obj) or obj
+
+
+def _inference_service_problems(obj: Object, old: Object | None) -> tuple[Problem, ...]:
+    return (*inferenceservice.validate(obj, old), *pairs.problems(annotations_of(obj)))
+
+
 @dataclass(frozen=True)
 class _Rules:
     validate: Callable[[Object, Object | None], tuple[Problem, ...]]
@@ -77,7 +89,7 @@ _RULES = {
     kinds.CONFIG_MAP: _Rules(core.validate_config_map),
     kinds.SECRET: _Rules(core.validate_secret, core.default_secret),
     kinds.INFERENCE_SERVICE: _Rules(
-        inferenceservice.validate, inferenceservice.default, inferenceservice.warnings
+        _inference_service_problems, _default_inference_service, inferenceservice.warnings
     ),
     kinds.SERVING_RUNTIME: _Rules(servingruntime.validate, warnings=servingruntime.warnings),
     kinds.CLUSTER_SERVING_RUNTIME: _Rules(servingruntime.validate, warnings=servingruntime.warnings),

@@ -12,8 +12,9 @@ from typing import Annotated, Any, Optional
 import typer
 
 from glowplug.cli import options, output
-from glowplug.errors import ConfigError, GlowplugError
+from glowplug.errors import ConfigError, Forbidden, GlowplugError
 from glowplug.spec import names
+from glowplug.spec.times import parse_time
 
 app = typer.Typer(
     help="Rollouts: new versions that get more requests step by step, and are judged at each.",
@@ -23,11 +24,14 @@ app = typer.Typer(
 )
 _KIND = ("serving.kserve.io/v1beta1", "InferenceService")
 _TAKEN_WITHIN_S = 10.0
+_LEASE = "glowplug-rollout"
+_REFUSED = "RolloutActionRefused"
 Name = Annotated[str, typer.Argument(help="An InferenceService.")]
 
 
 @app.command(
-    epilog="Example: glowplug rollout run --context my-cluster --prometheus-url http://127.0.0.1:9090"
+    epilog="Examples: glowplug rollout run;"
+    " glowplug rollout run --context my-cluster --prometheus-url http://127.0.0.1:9090"
 )
 def run(
     prometheus_url: Annotated[
@@ -95,7 +99,9 @@ def run(
         from glowplug.operators.api import connection
         from glowplug.rollout import operator
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed", hint="install glowplug[controllers]") from error
+        raise ConfigError(
+            f"{error.name} is not installed", hint="`pip install 'glowplug[controllers]'`"
+        ) from error
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     # They tell of every request, ours and a probe's, and of every event of a watch.
@@ -137,7 +143,7 @@ def status(
         print(json.dumps(json.loads(text or "{}"), indent=2))
         return
     _check_asked(isvc, name)
-    print("\n".join([*_lines(isvc), *_events(cluster, name)]))
+    print("\n".join([*_lines(isvc), *_unattended(cluster), *_events(cluster, isvc)]))
     output.next_steps(*_next(isvc, name))
 
 
@@ -208,7 +214,10 @@ def _act(
             )
         time.sleep(0.1)
         isvc = cluster.get(path)
-    print("\n".join([*_lines(isvc), *_events(cluster, name, most=3)]))
+    told = _events(cluster, isvc, most=3)
+    print("\n".join([*_lines(isvc), *told]))
+    if told and _REFUSED in told[-1]:
+        raise GlowplugError(told[-1].partition(f"{_REFUSED}: ")[2], hint=f"`glowplug rollout status {name}`")
     output.next_steps(*_next(isvc, name))
 
 
@@ -248,7 +257,7 @@ def _lines(isvc: Any) -> list[str]:
     if invalid:
         return [f"refused: {invalid[0]}"]
     if state.phase is Phase.IDLE:
-        return ["no rollout yet: the next change of the spec starts one"]
+        return ["no rollout yet: while `glowplug rollout run` runs, the next change of the spec starts one"]
     phase = f"{state.phase.value}, paused" if state.is_paused else state.phase.value
     now = "done" if state.weight is None else f"now {state.weight} %"
     lines = [
@@ -261,11 +270,34 @@ def _lines(isvc: Any) -> list[str]:
     return lines
 
 
-def _events(cluster: Any, name: str, most: int = 8) -> list[str]:
+def _unattended(cluster: Any) -> list[str]:
+    """Who reads what no controller has looked at for a while should know it."""
+    path = "/apis/coordination.k8s.io/v1/leases"
+    try:
+        leases = cluster.get(path, fieldSelector=f"metadata.name={_LEASE}")["items"]
+    except Forbidden:
+        return []
+    now = time.time()
+    for lease in leases:
+        spec = lease.get("spec") or {}
+        renewed = parse_time(spec.get("renewTime"))
+        if renewed is not None and now <= renewed.timestamp() + 2 * (spec.get("leaseDurationSeconds") or 15):
+            return []
+    return ["  ! no controller is at work: what is above may be old; start one with `glowplug rollout run`"]
+
+
+def _events(cluster: Any, isvc: Any, most: int = 8) -> list[str]:
+    meta = isvc["metadata"]
     found = cluster.get(
-        f"/api/v1/namespaces/{cluster.namespace}/events", fieldSelector=f"involvedObject.name={name}"
+        f"/api/v1/namespaces/{cluster.namespace}/events", fieldSelector=f"involvedObject.name={meta['name']}"
     )["items"]
-    ours = [each for each in found if str(each.get("reason", "")).startswith("Rollout")]
+    # Those of a deleted one of the same name stay for an hour.
+    ours = [
+        each
+        for each in found
+        if each["involvedObject"].get("uid") in (None, "", meta["uid"])
+        and str(each.get("reason", "")).startswith(("Rollout", "Shadow"))
+    ]
     ours.sort(
         key=lambda each: (each.get("lastTimestamp") or "", int(each["metadata"].get("resourceVersion") or 0))
     )
@@ -284,5 +316,10 @@ def _next(isvc: Any, name: str) -> list[str]:
     if not state.is_active:
         verbs = ["promote"] if state.phase is Phase.ROLLED_BACK else []
         return [*(f"glowplug rollout {verb} {name}" for verb in verbs), f"kubectl describe isvc {name}"]
+    if state.phase is Phase.STARTING:
+        # Not yet `promote`: of a version that isn't ready it is refused.
+        return [f"glowplug logs {name}", f"glowplug rollout abort {name}"]
+    if state.phase is not Phase.PROGRESSING:
+        return [f"glowplug rollout status {name}"]
     verbs = ["resume" if state.is_paused else "pause", "promote", "abort"]
     return [f"glowplug rollout {verb} {name}" for verb in verbs]

@@ -65,7 +65,9 @@ def run(
         from glowplug.operators.api import connection
         from glowplug.warmfloor import operator
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed", hint="install glowplug[controllers]") from error
+        raise ConfigError(
+            f"{error.name} is not installed", hint="`pip install 'glowplug[controllers]'`"
+        ) from error
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     for name in ("httpx2", "aiohttp.access"):

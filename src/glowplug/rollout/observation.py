@@ -139,5 +139,7 @@ def _crash(pod: Object) -> str:
         restarts = int(container.get("restartCount") or 0)
         waiting = ((container.get("state") or {}).get("waiting") or {}).get("reason")
         if waiting == _CRASH_LOOP or restarts > _MOST_RESTARTS:
-            return f"container {container.get('name')} of pod {name} crashes again and again ({restarts} restarts)"
+            ended = ((container.get("lastState") or {}).get("terminated") or {}).get("message") or ""
+            words = f": {ended.strip().splitlines()[-1][:200]}" if ended.strip() else ""
+            return f"container {container.get('name')} of pod {name} crashes ({restarts} restarts){words}"
     return ""

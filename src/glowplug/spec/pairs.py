@@ -19,13 +19,21 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from glowplug.errors import Invalid, Problem
 from glowplug.spec import names
 from glowplug.spec.inferenceservice import FRAMEWORKS
-from glowplug.spec.validation import Object, annotations_of, as_list, as_object, as_text, metadata
+from glowplug.spec.validation import (
+    Object,
+    annotations_of,
+    as_list,
+    as_object,
+    as_text,
+    invalid,
+    metadata,
+)
 
 # The ids made here can be told from those that a user writes.
 PREFIX = "auto-"
@@ -52,6 +60,13 @@ def is_locked(isvc: Object) -> bool:
     spec = as_object(isvc.get("spec"))
     asked = annotations_of(isvc).get(names.PAIR_LOCK) == "true"
     return asked and all(list(_containers(as_object(spec.get(name)))) for name in _COMPONENTS)
+
+
+def problems(annotations: Mapping[str, str]) -> Iterator[Problem]:
+    """What is wrong with the annotation, if it is there."""
+    asked = annotations.get(names.PAIR_LOCK)
+    if asked not in (None, "true", "false"):
+        yield invalid(f"metadata.annotations[{names.PAIR_LOCK}]", asked, 'must be "true" or "false"')
 
 
 def stamp(isvc: Object, old: Object | None = None) -> Object | None:

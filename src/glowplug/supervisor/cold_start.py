@@ -65,9 +65,7 @@ class ColdStart:
     def in_words(self) -> str:
         """For the event and the condition."""
         total_s = self.total_s()
-        parts = [
-            f"{_WORDS.get(phase, phase)} {_shown(value)}" for phase, value in self.durations_s().items()
-        ]
+        parts = [f"{_WORDS.get(phase, phase)} {_shown(value)}" for phase, value in self.durations_s().items()]
         how = {"fork": "from the warm pool", "exec": "as a new process"}.get(self.how, self.how)
         shown = _shown(total_s) if total_s is not None else "not"
         return f"Container {self.container} ready in {shown}, started {how}: {', '.join(parts)}"

@@ -107,6 +107,19 @@ def test_defaults_come_before_what_is_required() -> None:
     assert admitted.object["spec"]["predictor"]["containers"][0]["name"] == "kserve-container"
 
 
+def test_a_locked_pair_is_stamped_whether_or_not_a_controller_runs() -> None:
+    locked = inference_service()
+    locked["metadata"].setdefault("annotations", {})["glowplug.dev/pair-lock"] = "true"
+    locked["spec"]["transformer"] = {"containers": [{"name": "kserve-container", "image": "glowplug/text"}]}
+    spec = _admit(locked).object["spec"]
+    env = {each["name"]: each["value"] for each in spec["transformer"]["containers"][0]["env"]}
+    assert env["GLOWPLUG_PAIR"].startswith("auto-")
+    assert {"name": "GLOWPLUG_PAIR", "value": env["GLOWPLUG_PAIR"]} in spec["predictor"]["model"]["env"]
+    locked["metadata"]["annotations"]["glowplug.dev/pair-lock"] = "yes"
+    with pytest.raises(Invalid, match='must be "true" or "false"'):
+        _admit(locked)
+
+
 @pytest.mark.parametrize("kind", kinds.UNMANAGED)
 def test_kinds_that_nothing_acts_on_are_stored_with_a_warning(kind: Kind) -> None:
     specs: dict[Kind, Object] = {

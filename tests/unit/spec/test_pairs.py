@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from glowplug.errors import Invalid
-from glowplug.spec import pairs
+from glowplug.spec import names, pairs
 
 Object = dict[str, Any]
 
@@ -227,3 +227,9 @@ def test_the_container_that_takes_the_requests_is_stamped_and_no_other(predictor
     after = stamped(obj)["spec"]["predictor"]
     assert env_of(where(after)).keys() == {"GLOWPLUG_PAIR"}
     assert json.dumps(after).count("GLOWPLUG_PAIR") == 1
+
+
+def test_the_annotation_is_true_or_false() -> None:
+    (problem,) = pairs.problems({names.PAIR_LOCK: "yes"})
+    assert problem.field == f"metadata.annotations[{names.PAIR_LOCK}]" and '"yes"' in problem.message
+    assert not list(pairs.problems({names.PAIR_LOCK: "true"})) and not list(pairs.problems({}))
