@@ -33,6 +33,7 @@ from glowplug.apiserver.schema_check import check
 from glowplug.cli import platform
 from glowplug.rollout import platform as rollouts
 from glowplug.spec import kinds, names
+from glowplug.warmfloor import settings as floors
 
 KUBERNETES = "1.34"
 LOCAL = [path.parent for path in kustomizations() if not urls(path) and not is_component(path)]
@@ -128,7 +129,9 @@ def test_annotations_that_change_reach_no_revision() -> None:
     )
     rollouts.check(config)
     listed = json.loads(config["data"]["inferenceService"])["serviceAnnotationDisallowedList"]
-    assert {*names.ROLLOUT_KEYS, names.CANARY_AFFINITY, names.SHADOW} == set(listed)
+    floor = {value for value in vars(floors).values() if str(value).startswith(floors.ENABLED)}
+    assert {*names.ROLLOUT_KEYS, names.CANARY_AFFINITY, names.SHADOW, *floor} == set(listed)
+    assert len(floor) == 7
     assert json.loads(config["data"]["ingress"])["disableIstioVirtualHost"] is True
 
 
