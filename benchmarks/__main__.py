@@ -16,7 +16,7 @@ NAMES = (
     "warmfloor", "judge", "shadow", "rollout", "broker",
 )  # fmt: skip
 # The others measure one thing each, in one way.
-WITH_OPTIONS = ("serving", "burst", "canary", "pairs", "rollout")
+WITH_OPTIONS = ("serving", "burst", "canary", "rollout")
 PARTS = ("xgboost", "lookup", "deep")
 
 
