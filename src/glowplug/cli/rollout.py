@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import pathlib
 import time
 from typing import Annotated, Any, Optional
 
 import typer
 
-from glowplug.cli import options, output
-from glowplug.errors import ConfigError, Forbidden, GlowplugError
+from glowplug.cli import controllers, options, output
+from glowplug.errors import Forbidden, GlowplugError
 from glowplug.spec import names
 from glowplug.spec.times import parse_time
 
@@ -93,23 +91,11 @@ def run(
     Further annotations: rollout-interval (15m), the least time at each step, and rollout-gates
     ("errors<=+0.5%, p50<=1.1x, p99<=1.1x"), what the new version is held to beside the old one.
     """
-    from glowplug.cli import kube
-
-    try:
-        from glowplug.operators.api import connection
-        from glowplug.rollout import operator
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{error.name} is not installed", hint="`pip install 'glowplug[controllers]'`"
-        ) from error
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     # They tell of every request, ours and a probe's, and of every event of a watch.
-    for name in ("httpx2", "aiohttp.access", "kopf.objects"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    path = None
-    if kubeconfig or context or "KUBECONFIG" in os.environ or "KUBERNETES_SERVICE_HOST" not in os.environ:
-        path = pathlib.Path(kube.connect(kubeconfig, context, None).kubeconfig)
+    controllers.log_to_stderr("httpx2", "aiohttp.access", "kopf.objects")
+    connection = controllers.connected(kubeconfig, context)
+    from glowplug.rollout import operator
+
     config = operator.OperatorConfig(
         interval_s=interval_s,
         namespaces=tuple(only or ()),
@@ -124,7 +110,7 @@ def run(
         blind_after_s=blind_after_s,
         health_port=health_port,
     )
-    operator.run(connection(path, context), config)
+    operator.run(connection, config)
 
 
 @app.command(epilog="Example: glowplug rollout status flights")

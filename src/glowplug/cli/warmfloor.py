@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import pathlib
 import sys
 from typing import Annotated, Any, Optional
 
 import typer
 
-from glowplug.cli import options, output
+from glowplug.cli import controllers, options, output
 from glowplug.errors import ConfigError, GlowplugError, NotFound
 
 app = typer.Typer(
@@ -59,22 +57,10 @@ def run(
     Further annotations: warm-floor-min, -max (replicas), -schedule ("0 8 * * 1-5=3; 0 20 * * *=1"), -time-zone,
     -season (24h), -quantile (0.9). When it stops, min-scale is what it was before.
     """
-    from glowplug.cli import kube
+    controllers.log_to_stderr("httpx2", "aiohttp.access")
+    connection = controllers.connected(kubeconfig, context)
+    from glowplug.warmfloor import operator
 
-    try:
-        from glowplug.operators.api import connection
-        from glowplug.warmfloor import operator
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{error.name} is not installed", hint="`pip install 'glowplug[controllers]'`"
-        ) from error
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
-    for name in ("httpx2", "aiohttp.access"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    path = None
-    if kubeconfig or context or "KUBECONFIG" in os.environ or "KUBERNETES_SERVICE_HOST" not in os.environ:
-        path = pathlib.Path(kube.connect(kubeconfig, context, None).kubeconfig)
     default = operator.OperatorConfig()
     config = operator.OperatorConfig(
         interval_s=interval_s,
@@ -85,7 +71,7 @@ def run(
         lease_duration_s=lease_duration_s,
         health_port=health_port,
     )
-    operator.run(connection(path, context), config)
+    operator.run(connection, config)
 
 
 @app.command(epilog="Example: glowplug warmfloor status flights")
