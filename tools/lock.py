@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parent.parent
-EXTRAS = ("dev", "loadtest", "pipelines", "serving", "torch", "torch-test")
+EXTRAS = ("dev", "kafka", "loadtest", "pipelines", "serving", "torch", "torch-test")
 HEADER = """\
 # The exact versions that are tested. Written by `make lock`; used by `make setup`.
 """
