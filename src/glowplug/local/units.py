@@ -13,7 +13,7 @@ from glowplug.spec.kinds import CLUSTER_SERVING_RUNTIME, Kind
 
 _LOG = logging.getLogger(__name__)
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-_FOLDERS = ("predictors", "transformers")
+_FOLDERS = ("predictors", "transformers", "eventing", "pipelines")
 Object = dict[str, Any]
 
 
