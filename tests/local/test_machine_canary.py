@@ -326,7 +326,14 @@ def test_a_canary_that_never_starts_takes_no_request(
     assert f"{name}-predictor-00002" in told["PredictorReady"]["message"]
     assert told["PredictorRouteReady"]["status"] == "True"
     assert status["components"]["predictor"]["latestRolledoutRevision"] == f"{name}-predictor-00001"
-    assert status["modelStatus"]["transitionStatus"] == "BlockedByFailedLoad"
+    # While the container is at its next attempt it is InProgress, as in KServe.
+    wait_for(
+        lambda: (
+            machine.get("isvc", name)["status"]["modelStatus"]["transitionStatus"] == "BlockedByFailedLoad"
+        ),
+        "the failed load to be told",
+        60.0,
+    )
     machine.delete(name)
 
 
