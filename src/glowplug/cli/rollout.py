@@ -35,6 +35,14 @@ def run(
     prometheus_url: Annotated[
         str, typer.Option(help="Where to ask how requests fare; the local machine tells it itself.")
     ] = "",
+    labels_url: Annotated[
+        str,
+        typer.Option(
+            envvar="GLOWPLUG_LABELS_URL",
+            help="The drift detector's /metrics, for the gate `loss`.",
+            metavar="URL",
+        ),
+    ] = "",
     sink: Annotated[
         str, typer.Option(envvar="K_SINK", help="Where to send CloudEvents.", metavar="URL")
     ] = "",
@@ -100,6 +108,7 @@ def run(
         interval_s=interval_s,
         namespaces=tuple(only or ()),
         prometheus_url=prometheus_url,
+        labels_url=labels_url,
         sink=sink,
         service=webhook_service,
         webhook_port=webhook_port,

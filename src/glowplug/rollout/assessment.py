@@ -13,6 +13,7 @@ from typing import Protocol
 from glowplug.errors import GlowplugError
 
 from .evidence import Evidence, NoEvidence
+from .gates import LOSS, Gates, metrics_of
 from .judge import judge
 from .plan import Ruling
 from .settings import Settings
@@ -22,6 +23,8 @@ from .verdict import Outcome, Verdict
 
 # Long enough for the guardrails to see a burst, short enough for it not to drown.
 _RECENT_S = 15.0
+# Where labels are counted: predictions are its, whatever stands before it.
+_LABELLED = "predictor"
 
 
 class Source(Protocol):
@@ -34,25 +37,28 @@ class Source(Protocol):
 
 
 class Assessment:
-    """Of one rollout; a new one for each. `new_source` makes a source that remembers its own last reading.
+    """Of one rollout; a new one for each. `new_source` makes a source that remembers its own last reading, for gates
+    that need these metrics: a rollout that needs no labels is not blind without them.
 
     What cannot be measured for `blind_after_s` is worth telling.
     """
 
-    def __init__(self, namespace: str, new_source: Callable[[], Source], blind_after_s: float) -> None:
+    def __init__(
+        self, namespace: str, new_source: Callable[[frozenset[str]], Source], blind_after_s: float
+    ) -> None:
         self._namespace, self._new_source, self._blind_after_s = namespace, new_source, blind_after_s
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[tuple[str, frozenset[str]], Source] = {}
         self._recent: dict[str, deque[tuple[float, Evidence]]] = {}
         self._read_at: float | None = None
         self._blind = ""
 
-    async def read(self, members: Mapping[str, Member], now: float) -> dict[str, Evidence]:
+    async def read(self, members: Mapping[str, Member], gates: Gates, now: float) -> dict[str, Evidence]:
         """What has come since the last call, by component; nothing where it cannot be read."""
         if self._read_at is None:
             self._read_at = now
         self._blind, found = "", {}
         for name, member in members.items():
-            reading = await self._reading(name, member)
+            reading = await self._reading(name, member, metrics_of(_of(name, members, gates)))
             if isinstance(reading, NoEvidence):
                 self._blind = reading.why
                 continue
@@ -73,10 +79,13 @@ class Assessment:
         looks = max(1, settings.judged_steps * len(members))
         verdicts = []
         for name in sorted(members):
+            gates = _of(name, members, settings.gates)
+            if not gates:
+                continue
             recent = [each for at, each in self._recent.get(name, ()) if at > now - _RECENT_S]
             verdicts.append(
                 judge(
-                    settings.gates,
+                    gates,
                     evidence.get(name) or NoEvidence(self._blind or "nothing has been measured yet"),
                     sum_of(recent) if recent else NoEvidence(self._blind or "nothing has been measured yet"),
                     steps=looks,
@@ -89,16 +98,23 @@ class Assessment:
         """When the weight has moved: what was answered before belongs to another step."""
         self._recent.clear()
 
-    async def _reading(self, name: str, member: Member) -> Evidence | NoEvidence:
-        source = self._sources.get(name)
+    async def _reading(self, name: str, member: Member, metrics: frozenset[str]) -> Evidence | NoEvidence:
+        source = self._sources.get((name, metrics))
         if source is None:
-            source = self._sources[name] = self._new_source()
+            source = self._sources[name, metrics] = self._new_source(metrics)
         try:
             return await source.read(
                 f"{self._namespace}/{member.canary}", f"{self._namespace}/{member.stable}"
             )
         except (GlowplugError, OSError, TimeoutError) as error:
             return NoEvidence(str(error) or type(error).__name__)
+
+
+def _of(name: str, members: Mapping[str, Member], gates: Gates) -> Gates:
+    """The gates that this component is held to."""
+    if name == _LABELLED or _LABELLED not in members:
+        return gates
+    return tuple(gate for gate in gates if gate.metric != LOSS)
 
 
 def _worst(verdicts: list[Verdict]) -> Verdict:

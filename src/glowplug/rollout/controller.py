@@ -70,19 +70,21 @@ class Rollout:
 
 
 class Controller:
-    """`new_source` makes something to read the canary's answers from, `clock` gives seconds since the epoch."""
+    """`new_source` makes something to read the canary's answers from, which measures these metrics at least; `metrics`
+    are all that can be measured. `clock` gives seconds since the epoch."""
 
     def __init__(
         self,
         api: Api,
-        new_source: Callable[[], Source],
+        new_source: Callable[[frozenset[str]], Source],
+        metrics: frozenset[str],
         announcer: Announcer,
         config: ControllerConfig,
         clock: Callable[[], float],
     ) -> None:
         self._api, self._new_source, self._announcer = api, new_source, announcer
         self._config, self._clock = config, clock
-        self._metrics = new_source().metrics
+        self._metrics = metrics
         self._rollouts: dict[Key, Rollout] = {}
         self._leadership = Leadership(
             api, NAME, config.lease_namespace, config.identity, config.lease_duration_s
@@ -242,7 +244,7 @@ class Controller:
             return None
         if rollout.assessment is None:
             rollout.assessment = Assessment(key[0], self._new_source, self._config.blind_after_s)
-        readings = await rollout.assessment.read(state.members, now)
+        readings = await rollout.assessment.read(state.members, asked.gates, now)
         evidence = dict(state.evidence)
         for name, reading in readings.items():
             evidence[name] = sum_of([evidence[name], reading]) if name in evidence else reading

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import kopf
@@ -26,11 +26,15 @@ from .admission import admit
 from .announcer import Announcer
 from .assessment import Source
 from .controller import Controller, ControllerConfig
+from .gates import LOSS
+from .labels import LabelledSource
 from .sink import Sink, shown
 from .sources import MachineSource, PrometheusSource
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _REFUSED = 422
+_OK = 200
 # The machine's page is as old as its last look at Envoy; a Prometheus scrapes every 15 to 30 s.
 _BLIND_MACHINE_S = 5.0
 _BLIND_PROMETHEUS_S = 90.0
@@ -38,7 +42,8 @@ _BLIND_PROMETHEUS_S = 90.0
 
 @dataclass(frozen=True)
 class OperatorConfig:
-    """`prometheus_url` empty: the API's own page of metrics, as the local machine has it. `sink` empty: no CloudEvents.
+    """`prometheus_url` empty: the API's own page of metrics, as the local machine has it. `labels_url` is the drift
+    detector's page of metrics, for the gate `loss`; empty: there is none. `sink` empty: no CloudEvents.
 
     `namespaces` empty: all. `service` names the Service by which the API reaches the webhook, as NAMESPACE/NAME; empty:
     by URL, on this computer. `webhook_name` is that of the webhook's configuration, of which a cluster has one for
@@ -49,6 +54,7 @@ class OperatorConfig:
     interval_s: float = 1.0
     namespaces: tuple[str, ...] = ()
     prometheus_url: str = ""
+    labels_url: str = ""
     sink: str = ""
     service: str = ""
     webhook_port: int = 0
@@ -64,7 +70,7 @@ class OperatorConfig:
 def run(connection: SingleConfig, config: OperatorConfig, clock: Callable[[], float] = time.time) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError where KServe is not set up for it."""
     asyncio.run(_check(connection, config.timeout_s))
-    metrics = PrometheusSource.metrics if config.prometheus_url else MachineSource.metrics
+    metrics = _metrics(config)
 
     async def admitted(
         old: Object | None,
@@ -109,7 +115,7 @@ async def _controller(
         sink = Sink(config.sink, http) if config.sink else None
         announcer = Announcer(api, sink)
         async with _running(sink):
-            yield Controller(api, _sources(api, http, config), announcer, settings, clock)
+            yield Controller(api, _sources(api, http, config), _metrics(config), announcer, settings, clock)
 
 
 @asynccontextmanager
@@ -126,19 +132,44 @@ async def _running(sink: Sink | None) -> AsyncIterator[None]:
             await task
 
 
-def _sources(api: Api, http: httpx2.AsyncClient, config: OperatorConfig) -> Callable[[], Source]:
+def _metrics(config: OperatorConfig) -> frozenset[str]:
+    """All that can be measured."""
+    answers = PrometheusSource.metrics if config.prometheus_url else MachineSource.metrics
+    return answers | {LOSS} if config.labels_url else answers
+
+
+def _sources(
+    api: Api, http: httpx2.AsyncClient, config: OperatorConfig
+) -> Callable[[frozenset[str]], Source]:
     url = config.prometheus_url.rstrip("/")
-    if not url:
-        return lambda: MachineSource(lambda: api.text("/metrics"))
 
-    async def fetch(query: str) -> Any:
-        try:
-            response = await http.get(f"{url}/api/v1/query", params={"query": query})
-            return response.json()
-        except (httpx2.HTTPError, ValueError) as error:
-            raise OSError(f"{shown(url)}: {error or type(error).__name__}") from error
+    async def query(text: str) -> Any:
+        return await _fetched(http, f"{url}/api/v1/query", httpx2.Response.json, query=text)
 
-    return lambda: PrometheusSource(fetch)
+    async def page() -> str:
+        return await _fetched(http, config.labels_url, _text)
+
+    def source(metrics: frozenset[str]) -> Source:
+        answers: Source = PrometheusSource(query) if url else MachineSource(lambda: api.text("/metrics"))
+        return LabelledSource(answers, page) if LOSS in metrics else answers
+
+    return source
+
+
+async def _fetched(
+    http: httpx2.AsyncClient, url: str, parse: Callable[[httpx2.Response], _T], **params: str
+) -> _T:
+    """The parsed answer. Raises OSError with the address, but without a password that is in it."""
+    try:
+        return parse(await http.get(url, params=params))
+    except (httpx2.HTTPError, ValueError) as error:
+        raise OSError(f"{shown(url)}: {error or type(error).__name__}") from error
+
+
+def _text(response: httpx2.Response) -> str:
+    if response.status_code != _OK:
+        raise ValueError(f"HTTP {response.status_code}")
+    return response.text
 
 
 def _webhook(config: OperatorConfig) -> WebhookConfig:

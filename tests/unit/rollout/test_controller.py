@@ -168,7 +168,14 @@ class Lab:
     def start(self, identity: str, sink: SlowSink | None = None) -> Controller:
         config = ControllerConfig(identity, blind_after_s=5)
         announcer = Announcer(self.api, sink)  # type: ignore[arg-type]
-        found = Controller(self.api, lambda: self.source, announcer, config, lambda: self.now)  # type: ignore[arg-type]
+        found = Controller(
+            self.api,  # type: ignore[arg-type]
+            lambda metrics: self.source,
+            self.source.metrics,
+            announcer,
+            config,
+            lambda: self.now,
+        )
         found.saw(copy.deepcopy(self.kserve.isvc), is_gone=False)
         return found
 
