@@ -11,13 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 
-from benchmarks.lab import Lab, body, lab, wait_for
+from benchmarks.lab import Lab, lab, wait_for
+from benchmarks.paced import Connection
 from benchmarks.results import Result, percentile, summarise
 
 COMMAND = "python -m benchmarks shadow"
@@ -107,60 +106,15 @@ def _copied(found: Lab) -> dict[str, dict[str, int]]:
 
 
 async def _measure(urls: dict[str, str]) -> list[dict[str, list[float]]]:
-    connections = {mode: await _Connection.open(url, mode) for mode, url in urls.items()}
+    connections = {mode: await Connection.open(url, mode, _PER_S) for mode, url in urls.items()}
     rounds = []
     for number in range(_ROUNDS + 1):
         times: dict[str, list[float]] = {mode: [] for mode in connections}
         for _ in range(_REQUESTS // _BLOCK):
             for mode, connection in connections.items():
-                times[mode] += await connection.block()
+                times[mode] += await connection.block(_BLOCK)
         if number:  # the first round warms all
             rounds.append(times)
     for connection in connections.values():
         connection.close()
     return rounds
-
-
-class _Connection:
-    """A kept-alive HTTP/1.1 connection with one request at a time, at an even pace."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> None:
-        self._reader, self._writer, self._request = reader, writer, request
-
-    @classmethod
-    async def open(cls, url: str, model: str) -> _Connection:
-        parts = urlsplit(url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        content = body()
-        head = (
-            f"POST {parts.path}/v2/models/{model}/infer HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-        )
-        return cls(reader, writer, head.encode() + content)
-
-    async def block(self) -> list[float]:
-        """Milliseconds from the first byte of each of `_BLOCK` requests to the last of its answer."""
-        began = time.perf_counter()
-        times = []
-        for number in range(_BLOCK):
-            due = began + number / _PER_S
-            await asyncio.sleep(max(due - time.perf_counter(), 0))
-            sent = time.perf_counter()
-            await self._call()
-            times.append((time.perf_counter() - sent) * 1000)
-        return times
-
-    async def _call(self) -> None:
-        self._writer.write(self._request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise AssertionError(head.decode())
-        length = next(
-            int(value)
-            for key, _, value in (line.partition(b":") for line in head.lower().split(b"\r\n"))
-            if key == b"content-length"
-        )
-        await self._reader.readexactly(length)
-
-    def close(self) -> None:
-        self._writer.close()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from glowplug.copies.exchange import Message
 from glowplug.errors import InferenceError
 from glowplug.shadow import differences
 from glowplug.shadow.differences import Apart, Tolerance
-from glowplug.shadow.exchange import Message
 from glowplug.wire import v2_grpc, v2_json
 from glowplug.wire.http2 import status
 from glowplug.wire.tensors import InferResponse

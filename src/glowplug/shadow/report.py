@@ -50,14 +50,6 @@ def report_line(tally: Tally, notices: Iterable[Notice]) -> bytes:
     return orjson.dumps(report, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def parse_report(line: bytes) -> Object:
-    """Raises ValueError for what is none."""
-    report = orjson.loads(line)
-    if not isinstance(report, dict):
-        raise ValueError("a report is an object")
-    return report
-
-
 def notices_of(report: Object) -> Iterator[Notice]:
     """The news in it."""
     return (Notice(**notice) for notice in report.get("notices", ()))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-from glowplug.shadow.exchange import Exchange, Message
+from glowplug.copies.exchange import Exchange, Message
 from glowplug.spec import names
 
 _LINE = b"\r\n"

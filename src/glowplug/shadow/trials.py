@@ -16,11 +16,12 @@ from datetime import datetime, timezone
 import anyio
 from anyio.abc import TaskGroup
 
+from glowplug.copies.copies import GivenUp
+from glowplug.copies.exchange import Exchange, Message
+from glowplug.copies.inference import is_inference
 from glowplug.shadow.comparing import Comparison, Outcome, compare
 from glowplug.shadow.config import ShadowConfig
-from glowplug.shadow.copies import GivenUp
 from glowplug.shadow.differences import Tolerance
-from glowplug.shadow.exchange import Exchange, Message
 from glowplug.shadow.sender import AnswerTooLarge, NoAnswer, Sender, path_of
 from glowplug.shadow.tally import Notice, Pair, Tally, Times
 from glowplug.spec import names
@@ -33,9 +34,6 @@ _OF_GIVEN_UP = {
     GivenUp.NO_ROOM: Outcome.DROPPED,
     GivenUp.CUT: Outcome.CUT,
 }
-_GRPC_METHOD = "/inference.GRPCInferenceService/ModelInfer"
-# They change what a server holds.
-_CONTROL = "/v2/repository/"
 
 
 @dataclass
@@ -69,7 +67,7 @@ class Trials:
 
     def wants(self, about: Mapping[str, str], request: Mapping[str, str]) -> bool:
         """Inference only, and while there is room for it."""
-        if names.COPY_SHADOW not in about or not is_tried(about, request):
+        if names.COPY_SHADOW not in about or not is_inference(about, request):
             return False
         line = self._lines.get(about[names.COPY_SHADOW])
         is_full = line is not None and len(line.waiting) >= self._config.max_waiting
@@ -131,16 +129,6 @@ class Trials:
             # What a model may answer is without end; one that trips us up must not end the others' comparisons.
             _LOG.exception("two answers of %s could not be compared", exchange.about.get(names.COPY_SERVICE))
             return Comparison(Outcome.NOT_COMPARABLE)
-
-
-def is_tried(about: Mapping[str, str], request: Mapping[str, str]) -> bool:
-    """Whether a request asks a model for an answer, and is no shadow's own."""
-    if request.get(":method") != "POST" or names.SHADOW_HEADER in request:
-        return False
-    path = request.get(":path", "")
-    if request.get("content-type", "").startswith("application/grpc"):
-        return path.removeprefix(about.get(names.COPY_PREFIX, "")) == _GRPC_METHOD
-    return _CONTROL not in path
 
 
 def _pair(about: Mapping[str, str]) -> Pair:

@@ -49,6 +49,11 @@ COPY_SERVICE = "x-glowplug-copy-service"
 COPY_REVISION = "x-glowplug-copy-revision"
 COPY_SHADOW = "x-glowplug-copy-shadow"
 COPY_PREFIX = "x-glowplug-copy-prefix"
+# The same of one that is logged: the logger, see `logger`; and whether its answer is left out.
+COPY_LOGGER = "x-glowplug-copy-logger"
+COPY_REQUEST_ONLY = "x-glowplug-copy-request-only"
+# On an InferenceService: which percentage of the requests its payload loggers tell of, see `logger`.
+LOGGER_SAMPLE_PERCENT = "glowplug.dev/logger-sample-percent"
 # On the answer to a shadow: the milliseconds that its pod took; no number where no pod answered.
 POD_TIME_HEADER = "x-glowplug-pod-ms"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from glowplug.shadow.exchange import Exchange, Message
+from glowplug.copies.exchange import Exchange, Message
 from glowplug.spec import names
 from glowplug.wire import v2_grpc, v2_json
 from glowplug.wire.protobuf import field_bytes, field_text, field_varint

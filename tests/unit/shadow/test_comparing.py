@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from unit.shadow.messages import GRPC_PATH, answer, as_grpc, as_json, as_v2, response
 
+from glowplug.copies.exchange import Message
 from glowplug.shadow.comparing import Comparison, Outcome, compare
 from glowplug.shadow.differences import Tolerance
-from glowplug.shadow.exchange import Message
 from glowplug.wire import v2_json
 from glowplug.wire.tensors import InferRequest, RequestedOutput
 

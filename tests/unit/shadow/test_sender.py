@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from unit.shadow.messages import ABOUT, GRPC_PATH, REQUEST
 
-from glowplug.shadow.exchange import Exchange, Message
+from glowplug.copies.exchange import Exchange, Message
+from glowplug.copies.inference import is_inference
 from glowplug.shadow.sender import path_of, request_bytes
-from glowplug.shadow.trials import is_tried
 from glowplug.spec import names
 
 
@@ -75,4 +75,4 @@ def test_the_path_is_the_pods(path: str, prefix: str, expected: str) -> None:
     ],
 )  # fmt: skip
 def test_only_what_asks_for_an_answer_is_tried(headers: dict[str, str], expected: bool) -> None:
-    assert is_tried(ABOUT, {**REQUEST, **headers}) is expected
+    assert is_inference(ABOUT, {**REQUEST, **headers}) is expected

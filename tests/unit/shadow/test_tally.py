@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from glowplug.copies.child import parse_report
 from glowplug.shadow.comparing import Comparison, Outcome
 from glowplug.shadow.config import ShadowConfig
-from glowplug.shadow.report import metrics, notices_of, parse_report, report_line
+from glowplug.shadow.report import metrics, notices_of, report_line
 from glowplug.shadow.tally import Pair, Tally, Times
 
 PAIR = Pair("default/flights", "default/flights-00001", "default/flights-00002")

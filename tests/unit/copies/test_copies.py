@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.shadow.messages import ABOUT, REQUEST, body_part, headers_part, trailers_part
 
-from glowplug.shadow.copies import Copies, GivenUp
-from glowplug.shadow.exchange import Exchange
-from glowplug.shadow.parts import PROCESS, parse_part
+from glowplug.copies.copies import Copies, GivenUp
+from glowplug.copies.exchange import Exchange
+from glowplug.copies.parts import PROCESS, parse_part
 from glowplug.wire.http2 import status
 
 START = {":path": PROCESS, "content-type": "application/grpc", **ABOUT}

@@ -23,8 +23,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """`about` is what the route said of the request: see `router.shadow`."""
+    """`about` is what the route said of the request: see `router.copies`.
+
+    Times are seconds since the epoch: when the request was seen, and when the last of its answer was.
+    """
 
     about: Mapping[str, str]
     request: Message
     answer: Message
+    began_at: float = 0.0
+    ended_at: float = 0.0

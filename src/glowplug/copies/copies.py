@@ -7,14 +7,16 @@ it is wanted, so that Envoy stops copying. What is held is bounded; beyond that,
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from glowplug.copies import parts
+from glowplug.copies.exchange import Exchange, Message
 from glowplug.errors import InferenceError
-from glowplug.shadow import parts
-from glowplug.shadow.exchange import Exchange, Message
+from glowplug.spec import names
 from glowplug.wire.http2 import Stream, status
 
 _LOG = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class _Side:
 @dataclass(slots=True)
 class _Copy:
     about: dict[str, str]
+    began_at: float
     is_wanted: bool = False
     request: _Side = field(default_factory=_Side)
     answer: _Side = field(default_factory=_Side)
@@ -72,6 +75,7 @@ class Copies:
     """
 
     def __init__(self, consumer: Consumer, *, max_body_bytes: int, max_held_bytes: int) -> None:
+        self._clock = time.time
         self._consumer = consumer
         self._max_body_bytes = max_body_bytes
         self._max_held_bytes = max_held_bytes
@@ -83,7 +87,8 @@ class Copies:
         if path != parts.PROCESS:
             stream.reply_error(status.UNIMPLEMENTED, f"no method {path[:200]}")
             return
-        stream.state = _Copy({k: v for k, v in headers.items() if k.startswith(ABOUT_PREFIX)})
+        about = {k: v for k, v in headers.items() if k.startswith(ABOUT_PREFIX)}
+        stream.state = _Copy(about, self._clock())
 
     def message(self, stream: Stream, data: bytes) -> None:
         """A part of it, or of its answer."""
@@ -126,9 +131,10 @@ class Copies:
             self._give_up(stream, copy, GivenUp.TOO_LARGE)
         elif self.held_bytes > self._max_held_bytes:
             self._give_up(stream, copy, GivenUp.NO_ROOM)
-        elif part.is_answer and part.is_last:
+        elif part.is_last and (part.is_answer or names.COPY_REQUEST_ONLY in copy.about):
             self._finish(stream)
-            self._consumer.copied(Exchange(copy.about, copy.request.message(), copy.answer.message()))
+            messages = copy.request.message(), copy.answer.message()
+            self._consumer.copied(Exchange(copy.about, *messages, copy.began_at, self._clock()))
 
     def _give_up(self, stream: Stream, copy: _Copy, why: GivenUp) -> None:
         self._finish(stream)
