@@ -18,7 +18,7 @@
     ├── ConfigError          flags, environment or files of glowplug itself are wrong
     ├── ManifestError        a YAML file cannot be read as objects: file, line, column
     ├── DataDirHeld          another machine owns the data directory
-    ├── StorageError         a model could not be brought to this computer
+    ├── StorageError         a model could not be brought to this computer, or a store of features is silent
     ├── FeatureError         a feature view, or a row that it describes, is wrong
     └── InferenceError       a request to a model is wrong (400) or cannot be served now (503)
 

@@ -17,7 +17,6 @@ from unit.features.lab import small_view
 
 from glowplug.errors import ConfigError, FeatureError, InferenceError
 from glowplug.features import offline
-from glowplug.features.offline import OfflineStore
 from glowplug.features.offline_materialize import Range, materialize
 from glowplug.features.online import OnlineConfig, OnlineStore, connect
 from glowplug.features.online_writer import Job, RowBatch, rows_done, write
@@ -120,7 +119,7 @@ async def test_an_interrupted_write_goes_on_behind_its_last_batch(server: RedisS
 
 
 async def test_materialize_writes_the_newest_rows_once(server: RedisServer, tmp_path: Path) -> None:
-    store = OfflineStore(VIEW, tmp_path / "offline")
+    store = offline.open_store(VIEW, tmp_path / "offline")
     with offline.connect(threads=1) as connection:
         stamp = "make_timestamp(second * 1000000) AS event_timestamp"
         users = (
@@ -133,9 +132,7 @@ async def test_materialize_writes_the_newest_rows_once(server: RedisServer, tmp_
         )
         store.write(connection, USER, users)
         store.write(connection, PAIR, pairs)
-        expected = connection.execute(
-            f"SELECT age FROM ({store.relation(USER)}) WHERE _event_ms = 1000 ORDER BY user_id"
-        ).fetchnumpy()["age"]
+        expected = np.concatenate([batch.values[:, 0] for batch in store.scan(USER, 1000, 1001)])
     config = OnlineConfig(server.url)
     seen: list[tuple[str, int, int]] = []
     ranges = {"user": Range(2000), "pair": Range(2000)}

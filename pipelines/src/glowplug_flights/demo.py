@@ -1,8 +1,8 @@
 """The whole flights workload on one computer, step by step, and real flights to try the model with.
 
-Owns a data directory's part of it: `offline/` (Parquet), `mlflow/` (registry), and the model below
-`volumes/<namespace>/models/flights`, which is `pvc://models/flights` to an InferenceService. Each step reports its
-progress; none of them prints.
+Owns a data directory's part of it: `offline/` (Parquet, unless the store is elsewhere), `mlflow/` (registry), and the
+model below `volumes/<namespace>/models/flights`, which is `pvc://models/flights` to an InferenceService. Each step
+reports its progress; none of them prints.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from glowplug.errors import FeatureError
 from glowplug.features import offline
-from glowplug.features.offline import OfflineStore
+from glowplug.features.offline import open_store
 from glowplug.features.offline_materialize import Range, materialize
 from glowplug.features.offline_training import training_set
 from glowplug.features.online import OnlineConfig
@@ -104,11 +104,12 @@ class FlightsDemo:
         period: Period | None = None,
         namespace: str = "default",
         rounds: int = ROUNDS,
+        offline_url: str | None = None,
     ) -> None:
         self.view = view
         self.model_dir = data_dir / "volumes" / namespace / "models" / MODEL_NAME
         self.registry = RegistryConfig.local(data_dir / "mlflow")
-        self.store = OfflineStore(view, data_dir / "offline" / view.name)
+        self.store = open_store(view, offline_url or data_dir / "offline" / view.name)
         self._period = period or Period()
         self._progress = progress
         self._rounds = rounds
@@ -117,15 +118,19 @@ class FlightsDemo:
 
     def close(self) -> None:
         self._connection.close()
+        self.store.close()
 
     def prepare_offline(self) -> dict[str, int]:
-        """Raw files → the view's Parquet tables; rows by group."""
+        """Raw files → the view's offline tables; rows by group."""
         return build_tables(
             self._connection, self.store, self._period.start, self._period.stop, self._progress
         )
 
-    async def materialize(self, redis_url: str) -> dict[str, int]:
-        """Parquet → Redis: what is needed to serve the flights from `serving` on; rows by group."""
+    async def materialize(self, redis_url: str, *, incremental: bool = False) -> dict[str, int]:
+        """Offline → Redis: what is needed to serve the flights from `serving` on; rows by group.
+
+        `incremental` writes only what is new since the last time.
+        """
         stop_ms = _ms(self._period.stop)
         from_serving = Range(stop_ms, _ms(self._period.serving))
         # A group whose key has the hour in it is looked up for that hour only; the others by their newest row.
@@ -133,7 +138,8 @@ class FlightsDemo:
             group.name: from_serving if "scheduled_hour" in group.keys else Range(stop_ms)
             for group in self.view.groups
         }
-        return await materialize(self.store, OnlineConfig(redis_url), ranges, self._progress)
+        config = OnlineConfig(redis_url)
+        return await materialize(self.store, config, ranges, self._progress, incremental=incremental)
 
     def train(self) -> Trained:
         """Fit on the months before `serving` and write the model directory."""

@@ -1,30 +1,112 @@
-"""The offline store, embedded: history of every group as Parquet files, queried with DuckDB.
+"""The offline store: history of every group, and what may be asked of it. One URL opens either of two.
 
-    <directory>/<source>/<part>.parquet     join keys, timestamp (UTC), features as FLOAT
+    /dir, file:///dir              DuckDB on Parquet (`offline_parquet`)
+    postgresql://user@host/name    PostgreSQL (`offline_postgres`)
 
-A part is written beside its place and renamed, so that a reader sees the old one or the new one. Rows of one table
-may be spread over parts (months, say); no two rows of a table have the same keys and timestamp.
-Features are rounded to float32 on the way in: what is read here for training is, bit for bit, what goes into Redis.
+Both hold, for every group, its join keys, its timestamp (UTC) and its features, spread over parts (months, say). A part
+is replaced as a whole: a reader sees the old one or the new one. No two rows of a table have the same keys and
+timestamp. Features are rounded to float32 on the way in (by the same code, `offline_draft`): what is read here for
+training is, bit for bit, what goes into Redis.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
 
 import duckdb
-import numpy as np
 
-from glowplug.errors import FeatureError
+from glowplug.errors import ConfigError, FeatureError
 from glowplug.features.online_writer import RowBatch
-from glowplug.features.packing import Float32s
-from glowplug.features.view import FeatureView, Group
+from glowplug.features.packing import Rows
+from glowplug.features.view import FeatureView, Group, first_difference
 
-# DuckDB's names for what an entity's values may be in a table.
-_KEY_TYPES = {"string": "VARCHAR", "int64": "BIGINT"}
+BATCH_ROWS = 4000
+_POSTGRES = ("postgresql", "postgres")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a group's table. `version` is of its content: the same rows written again have the same one.
+
+    `min_ms` and `max_ms` are the first and the last timestamp in it (Unix ms); None when it has no rows.
+    """
+
+    name: str
+    version: str
+    rows: int
+    min_ms: int | None = None
+    max_ms: int | None = None
+
+
+class Latest(Protocol):
+    """The newest row of each key, held still; `rows` of them, in an order that is the same for the same parts."""
+
+    @property
+    def rows(self) -> int: ...
+
+    def batches(self, skip: int = 0, batch_rows: int = BATCH_ROWS) -> Iterator[RowBatch]: ...
+
+
+class OfflineStore(Protocol):
+    """The tables of one feature view. A context manager; `url` has no secret in it.
+
+    Where a table was never written, or was written with other columns, reading raises `FeatureError`; where the
+    database does not answer, everything raises `StorageError`.
+    """
+
+    @property
+    def view(self) -> FeatureView: ...
+
+    @property
+    def url(self) -> str: ...
+
+    def __enter__(self) -> OfflineStore: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def close(self) -> None: ...
+
+    def write(
+        self, connection: duckdb.DuckDBPyConnection, group: Group, query: str, part: str = "all"
+    ) -> int:
+        """Make the rows of `query`, DuckDB's SQL on `connection`, the part `part`; returns their number.
+
+        The query yields the group's join keys, its timestamp and its features by name, in any order. Raises
+        `FeatureError` for a column that is absent or of no fitting type, a NULL in keys or timestamp, or two rows
+        with the same keys and timestamp, in this part or in another.
+        """
+
+    def parts(self, group: Group) -> dict[str, Part]:
+        """By name; {} when the group was never written."""
+
+    def scan(
+        self,
+        group: Group,
+        start_ms: int | None = None,
+        stop_ms: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[RowBatch]:
+        """Rows with start_ms <= timestamp < stop_ms, in the order of keys and timestamp."""
+
+    def latest(
+        self, group: Group, start_ms: int | None = None, stop_ms: int | None = None
+    ) -> AbstractContextManager[Latest]:
+        """The newest row of each key with start_ms <= timestamp < stop_ms."""
+
+    def as_of(self, connection: duckdb.DuckDBPyConnection, spine: str, count: int) -> list[Rows]:
+        """For each group, the newest row known at each of `count` moments, in their order.
+
+        `spine` is a table of `connection`: `_row` 0…count-1, `_at_us` (Unix µs), and the view's entities, typed.
+        """
 
 
 def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
@@ -39,170 +121,66 @@ def connect(threads: int | None = None) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:", config=config)
 
 
-@dataclass(frozen=True)
-class OfflineStore:
-    """The tables of one feature view below `directory`."""
+def open_store(view: FeatureView, url: str | Path) -> OfflineStore:
+    """The store at a folder's path or at a URL. Raises `ConfigError` for a URL that is neither.
 
-    view: FeatureView
-    directory: Path
+    Nothing is connected to or created yet.
+    """
+    from glowplug.features.offline_parquet import ParquetStore
 
-    def files(self, group: Group) -> list[Path]:
-        return sorted((self.directory / group.source).glob("*.parquet"))
-
-    def write(
-        self, connection: duckdb.DuckDBPyConnection, group: Group, query: str, part: str = "all"
-    ) -> int:
-        """Make `query`'s rows the part `part` of the group's table; returns their number.
-
-        The query yields the group's join keys, its timestamp and its features by name, in any order. Raises
-        `FeatureError` for a column that is absent or of no fitting type, a NULL in keys or timestamp, or two rows
-        with the same keys and timestamp within the part.
-        """
-        place = self.directory / group.source / f"{part}.parquet"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        draft = place.with_suffix(f".{os.getpid()}.draft")
+    if isinstance(url, Path) or "://" not in url:
+        return ParquetStore(view, Path(url))
+    scheme = url.partition("://")[0].lower()
+    if scheme == "file":
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise ConfigError(
+                f"offline store {url} names no folder of this computer", hint="file:///the/folder"
+            )
+        return ParquetStore(view, Path(unquote(parts.path)))
+    if scheme in _POSTGRES:
         try:
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE draft AS {self._typed(group, query)}")
-            _check_draft(connection, group)
-            schema = f"{{glowplug_schema_hash: '{group.schema_hash.hex()}'}}"
-            connection.execute(
-                f"COPY draft TO {_quote(str(draft))} (FORMAT parquet, COMPRESSION zstd, KV_METADATA {schema})"
-            )
-            rows = _count(connection, "draft")
-            _replace(draft, place)
-        except duckdb.Error as error:
-            raise FeatureError(
-                f"table {group.source} of group {group.name} cannot be written: {error}"
+            from glowplug.features.offline_postgres import PostgresStore
+        except ImportError as error:
+            raise ConfigError(
+                f"an offline store in PostgreSQL needs the package {error.name}",
+                hint="pip install 'glowplug[pipelines]'",
             ) from error
-        finally:
-            draft.unlink(missing_ok=True)
-            connection.execute("DROP TABLE IF EXISTS draft")
-        return rows
+        return PostgresStore.at(view, url)
+    # The URL itself is not repeated: it may hold a password.
+    raise ConfigError(
+        f"an offline store cannot be at a URL with {scheme[:20]}://",
+        hint="a folder, file:///the/folder, or postgresql://user:password@host/database",
+    )
 
-    def relation(self, group: Group, start_ms: int | None = None, stop_ms: int | None = None) -> str:
-        """SQL of the group's rows with start_ms <= timestamp < stop_ms (Unix ms): keys…, `_event_ms`, features….
 
-        Raises `FeatureError` if the table was never written or was written for another feature list.
-        """
-        self._check_files(group)
-        keys = ", ".join(_name(key) for key in group.keys)
-        features = ", ".join(_name(name) for name in group.feature_names)
-        event_ms = f"epoch_ms({_name(group.timestamp)})"
-        bounds = [f"{event_ms} >= {start_ms}"] if start_ms is not None else []
-        bounds += [f"{event_ms} < {stop_ms}"] if stop_ms is not None else []
-        where = f" WHERE {' AND '.join(bounds)}" if bounds else ""
-        files = ", ".join(_quote(str(path)) for path in self.files(group))
-        source = f"read_parquet([{files}])"
-        return f"SELECT {keys}, {event_ms} AS _event_ms, {features} FROM {source}{where}"
+def layout(view: FeatureView, group: Group) -> tuple[str, ...]:
+    """The columns of the group's table, with their types: what a table must have been written with."""
+    return (
+        *(f"{key}:{view.entity(key).type.value}" for key in group.keys),
+        f"{group.timestamp}:timestamp",
+        *(f"{feature.name}:{feature.dtype}" for feature in group.features),
+    )
 
-    def prepare_latest(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        group: Group,
-        *,
-        start_ms: int | None = None,
-        stop_ms: int | None = None,
-    ) -> int:
-        """Sort out the newest row of each key with start_ms <= timestamp < stop_ms, and count them.
 
-        They are ordered by key, so that the same files give the same order and a reader can continue.
-        """
-        keys = ", ".join(_name(key) for key in group.keys)
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE latest AS SELECT * FROM ({self.relation(group, start_ms, stop_ms)}) "
-            f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY _event_ms DESC) = 1 ORDER BY {keys}"
+def layout_hash(columns: tuple[str, ...]) -> str:
+    """16 hex digits."""
+    return hashlib.sha256("\n".join(columns).encode()).hexdigest()[:16]
+
+
+def check_layouts(store: OfflineStore, group: Group, found: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises `FeatureError` if there are no parts, or any of them (name → columns) has other columns than the view."""
+    if not found:
+        raise FeatureError(
+            f"table {group.source} of group {group.name} is not in {store.url}",
+            hint="build the offline tables first",
         )
-        return _count(connection, "latest")
-
-    def latest(
-        self, connection: duckdb.DuckDBPyConnection, group: Group, *, skip: int = 0, batch_rows: int = 4000
-    ) -> Iterator[RowBatch]:
-        """What `prepare_latest` sorted out for this group on this connection, behind the first `skip` rows."""
-        keys = ", ".join(f"CAST({_name(key)} AS VARCHAR) AS {_name(key)}" for key in group.keys)
-        features = ", ".join(_name(name) for name in group.feature_names)
-        for start in range(skip, _count(connection, "latest"), batch_rows):
-            columns = connection.execute(
-                f"SELECT {keys}, _event_ms, {features} FROM latest "
-                f"WHERE rowid >= {start} AND rowid < {start + batch_rows} ORDER BY rowid"
-            ).fetchnumpy()
-            yield RowBatch(
-                [columns[key].tolist() for key in group.keys],
-                np.asarray(columns["_event_ms"], dtype=np.int64),
-                float_columns(columns, group.feature_names),
+    expected = layout(store.view, group)
+    for part, columns in sorted(found.items()):
+        if columns != expected:
+            raise FeatureError(
+                f"table {group.source} of group {group.name}, part {part}, was written with other columns: "
+                f"{first_difference(expected, columns)} (layout {layout_hash(columns)}, the view's "
+                f"{layout_hash(expected)})",
+                hint="build the offline table again",
             )
-
-    def _typed(self, group: Group, query: str) -> str:
-        types = {entity.name: _KEY_TYPES[entity.type.value] for entity in self.view.entities}
-        columns = [f"CAST({_name(key)} AS {types[key]}) AS {_name(key)}" for key in group.keys]
-        # The same UTC moment whether it has a zone or not; a CAST would go by the session's zone.
-        columns.append(f"make_timestamp(epoch_us({_name(group.timestamp)})) AS {_name(group.timestamp)}")
-        # NaN and infinity are not values of a feature: they are NULL here, and the view says what NULL becomes.
-        columns += [
-            f"CASE WHEN isfinite(CAST({_name(name)} AS FLOAT)) THEN CAST({_name(name)} AS FLOAT) END AS {_name(name)}"
-            for name in group.feature_names
-        ]
-        order = ", ".join(_name(name) for name in (*group.keys, group.timestamp))
-        return f"SELECT {', '.join(columns)} FROM ({query}) ORDER BY {order}"
-
-    def _check_files(self, group: Group) -> None:
-        files = self.files(group)
-        if not files:
-            raise FeatureError(f"table {group.source} of group {group.name} is not in {self.directory}")
-        with duckdb.connect(":memory:") as connection:
-            found = connection.execute(
-                "SELECT file_name, decode(value) FROM parquet_kv_metadata(?) "
-                "WHERE decode(key) = 'glowplug_schema_hash'",
-                [[str(path) for path in files]],
-            ).fetchall()
-        hashes = dict(found)
-        for path in files:
-            if hashes.get(str(path)) != group.schema_hash.hex():
-                raise FeatureError(
-                    f"{path} was written for the feature list {hashes.get(str(path))}, "
-                    f"must be {group.schema_hash.hex()}",
-                    hint="build the offline table again",
-                )
-
-
-def float_columns(columns: dict[str, Any], names: tuple[str, ...]) -> Float32s:
-    """DuckDB's columns of n values each, masked where NULL → float32 [n, names] with NaN for NULL."""
-    return np.stack([np.ma.filled(columns[name].astype(np.float32), np.nan) for name in names], axis=1)
-
-
-def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
-
-
-def _check_draft(connection: duckdb.DuckDBPyConnection, group: Group) -> None:
-    identity = (*group.keys, group.timestamp)
-    nulls = " + ".join(f"count(*) FILTER ({_name(name)} IS NULL)" for name in identity)
-    names = ", ".join(_name(name) for name in identity)
-    (empty,) = connection.execute(f"SELECT {nulls} FROM draft").fetchall()[0]
-    if empty:
-        raise FeatureError(f"table {group.source}: {empty} NULLs in {names}, must be none")
-    twice = connection.execute(
-        f"SELECT {names}, count(*) FROM draft GROUP BY {names} HAVING count(*) > 1 LIMIT 1"
-    ).fetchall()
-    if twice:
-        *values, count = twice[0]
-        raise FeatureError(f"table {group.source}: {count} rows have {names} = {values}, must be one")
-
-
-def _replace(draft: Path, place: Path) -> None:
-    """Rename with the data on disk first: after a power cut the part is the old one or the new one."""
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    draft.replace(place)
-    directory = os.open(place.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
