@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import duckdb
+import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
 import xgboost
+from local.postgres_lab import postgres_server
 from unit.features.lab import FLIGHTS_VIEW, Unit
 
 from glowplug.errors import FeatureError
@@ -22,9 +25,17 @@ from glowplug.features.parse import read_view
 from glowplug.features.redis_server import RedisServer, start_redis
 from glowplug.features.resolve import resolve
 from glowplug.features.view import FeatureView
+from glowplug.wire import InferResponse, Tensor
+from glowplug.wire.v2_grpc import (
+    ModelMetadata,
+    TensorMetadata,
+    decode_infer_request,
+    encode_infer_response,
+    encode_model_metadata,
+)
 from glowplug_flights import dataset
 from glowplug_flights.demo import FlightsDemo, Period, request_body
-from glowplug_flights.tables import spine
+from glowplug_flights.tables import build_tables, spine
 from glowplug_flights.training import Trained
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -117,6 +128,104 @@ async def test_online_rows_equal_the_training_rows_bit_for_bit(
         name for name, column in zip(view.feature_names, matrix.T, strict=True) if (column == column[0]).all()
     ]
     assert constant == []
+
+
+async def test_history_built_month_by_month_in_postgres_is_the_same_and_so_is_what_the_lookup_sends(
+    demo: FlightsDemo, view: FeatureView, tmp_path: Path
+) -> None:
+    """The training rows of both stores, and the tensor that goes over the wire to the predictor: the same bytes."""
+    week = spine("2013-04-01", "2013-04-08")
+    with postgres_server() as postgres, offline.connect() as connection:
+        other = FlightsDemo(tmp_path, view, period=PERIOD, offline_url=postgres.url)
+        build_tables(connection, other.store, PERIOD.start, "2013-04-01", _silent)
+        april = build_tables(connection, other.store, "2013-04-01", PERIOD.stop, _silent, since=PERIOD.start)
+        for group in view.groups:
+            parts = other.store.parts(group)
+            assert parts == demo.store.parts(group)
+            assert sum(part.rows for part in parts.values()) >= april[group.name] > 0
+        trained = [training_set(connection, store, week) for store in (demo.store, other.store)]
+        rows = connection.execute(week).fetchnumpy()
+        async with start_redis(tmp_path / "redis") as redis:
+            await other.materialize(redis.url)
+            assert set((await other.materialize(redis.url, incremental=True)).values()) == {0}
+            sent = await _sent_by_the_lookup(view, redis.url, rows, tmp_path)
+        other.close()
+    assert trained[0].features.tobytes() == trained[1].features.tobytes()
+    assert trained[0].report == trained[1].report
+    assert len(sent) > 6000
+    assert sent.tobytes() == trained[1].features.tobytes()
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+async def _sent_by_the_lookup(
+    view: FeatureView, redis_url: str, rows: dict[str, Any], folder: Path
+) -> np.ndarray[Any, Any]:
+    """What a predictor is sent by a feature lookup's process that is asked for all of `rows`: float32 [n, features]."""
+    sent: list[np.ndarray[Any, Any]] = []
+
+    async def metadata(data: bytes, _: Any) -> bytes:
+        tensor = TensorMetadata("x", "FP32", (-1, len(view.features)))
+        return encode_model_metadata(ModelMetadata("flights", inputs=(tensor,), columns=view.feature_names))
+
+    async def infer(data: bytes, _: Any) -> bytes:
+        request = decode_infer_request(data, accepts_missing=True)
+        matrix = request.inputs[0].as_numpy().astype(np.float32, copy=True)
+        sent.append(matrix)
+        answer = Tensor("y", "FP32", (len(matrix),), np.zeros(len(matrix), np.float32))
+        return encode_infer_response(InferResponse("flights", (answer,)))
+
+    predictor = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+    methods = {
+        name: grpc.unary_unary_rpc_method_handler(work)
+        for name, work in {"ModelMetadata": metadata, "ModelInfer": infer}.items()
+    }
+    handler = grpc.method_handlers_generic_handler("inference.GRPCInferenceService", methods)
+    predictor.add_generic_rpc_handlers((handler,))
+    port = predictor.add_insecure_port("127.0.0.1:0")
+    await predictor.start()
+    args = ["--model_name=flights", f"--feature_view={FLIGHTS_VIEW}", f"--predictor_host=127.0.0.1:{port}"]
+    lookup = Unit(
+        folder / "lookup.log",
+        "glowplug_feature_lookup",
+        [*args, f"--model_dir={folder}", "--redis_timeout_s=20"],
+        {"REDIS_URL": redis_url},
+    )
+    try:
+        await anyio.to_thread.run_sync(lookup.wait_ready)
+        count = len(rows["origin"])
+        for start in range(0, count, 1000):
+            inputs = [
+                {"name": name, "datatype": "BYTES", "shape": [len(data)], "data": data}
+                for name, data in (
+                    (entity.name, [str(each) for each in rows[entity.name][start : start + 1000]])
+                    for entity in view.entities
+                )
+            ]
+            status, answer = await anyio.to_thread.run_sync(lookup.infer, {"inputs": inputs}, "flights")
+            assert status == 200, answer
+    finally:
+        await anyio.to_thread.run_sync(lookup.stop)
+        await predictor.stop(None)
+    return np.concatenate(sent)
+
+
+async def test_raw_data_of_another_form_are_one_error_that_names_what_moved(tmp_path: Path) -> None:
+    files = dataset.data_files()
+    planes = tmp_path / "planes.csv"
+    planes.write_text(
+        files["planes.csv"].read_text().replace("seats", "places", 1).replace(",2,55,", ",two,55,")
+    )
+    with (
+        offline.connect(threads=1) as connection,
+        pytest.raises(
+            FeatureError,
+            match=r"planes\.engines is VARCHAR, must be BIGINT or DOUBLE; planes\.seats is missing, must be BIGINT",
+        ),
+    ):
+        dataset.check_columns(connection, {"planes": str(planes), "airports": str(files["airports.csv"])})
 
 
 async def test_no_feature_sees_the_outcome_of_a_flight_not_yet_over(

@@ -101,9 +101,9 @@ def test_metadata_declare_the_entities() -> None:
     ]
 
 
-def metadata(*inputs: tuple[str, tuple[int, ...]]) -> ModelMetadata:
+def metadata(*inputs: tuple[str, tuple[int, ...]], columns: str = "") -> ModelMetadata:
     tensors = (TensorMetadata(f"in{index}", kind, shape) for index, (kind, shape) in enumerate(inputs))
-    return ModelMetadata("shops", inputs=tuple(tensors))
+    return ModelMetadata("shops", inputs=tuple(tensors), columns=tuple(columns.split()))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,12 @@ def metadata(*inputs: tuple[str, tuple[int, ...]]) -> ModelMetadata:
     [
         (metadata(("FP32", (-1, 3))), ""),
         (metadata(("FP32", (-1, -1))), ""),
+        (metadata(("FP32", (-1, 3)), columns="age spend visits"), ""),
+        (
+            metadata(("FP32", (-1, 3)), columns="spend age visits"),
+            "trained on: column 0 is 'age', must be 'spend'",
+        ),
+        (metadata(("FP32", (-1, -1)), columns="age spend"), "3 features, must be 2: has besides 'visits'"),
         (metadata(("FP32", (-1, 4))), "takes 4 features, feature view shops has 3 .the last is 'visits'"),
         (metadata(("FP32", (3,))), r"takes \[3\] features"),
         (metadata(("FP64", (-1, 3))), "takes FP64"),

@@ -325,6 +325,42 @@ async def test_a_model_of_another_width_is_never_ready(tmp_path: Path) -> None:
             unit.stop()
 
 
+@pytest.mark.parametrize("protocol", ["grpc-v2", "v2"])
+async def test_a_model_of_other_columns_is_never_ready_and_says_which(tmp_path: Path, protocol: str) -> None:
+    """The predictor has a pod of its own: nothing but its metadata says what the model was trained on."""
+    user = VIEW.group("user")
+    swapped = replace(VIEW, groups=(replace(user, features=user.features[::-1]), VIEW.group("pair")))
+    train(tmp_path / "models", swapped, False)
+    view_file = tmp_path / "view.yaml"
+    view_file.write_text(to_yaml(VIEW))
+    predictor = Unit(
+        tmp_path / "p.log", "glowplug_xgboost", ["--model_name=shops", f"--model_dir={tmp_path}/models"]
+    )
+    port = predictor.http_port if protocol == "v2" else predictor.grpc_port
+    lookup = Unit(
+        tmp_path / "l.log",
+        "glowplug_feature_lookup",
+        [
+            "--model_name=shops",
+            f"--feature_view={view_file}",
+            f"--predictor_host=127.0.0.1:{port}",
+            f"--predictor_protocol={protocol}",
+            f"--model_dir={tmp_path}",
+        ],
+        {"REDIS_URL": f"unix://{tmp_path}/none.sock"},
+    )
+    try:
+        expected = "predictor shops was trained on: column 0 is 'age', must be 'spend'"
+        wait_until(
+            lambda: lookup.get("/v2/health/ready")[0] == 503 and expected in lookup.output(), 60, expected
+        )
+        status, answer = lookup.infer(body([1]), "shops")
+        assert (status, expected in answer["error"]) == (503, True)
+    finally:
+        for unit in (lookup, predictor):
+            unit.stop()
+
+
 async def test_not_ready_before_the_first_materialization(tmp_path: Path) -> None:
     train(tmp_path / "models", VIEW, False)
     view_file = tmp_path / "view.yaml"

@@ -171,6 +171,8 @@ class HttpEndpoints:
             document["versions"] = metadata.versions
         document["inputs"] = [_tensor(item) for item in metadata.inputs]
         document["outputs"] = [_tensor(item) for item in metadata.outputs]
+        if metadata.columns:
+            document["columns"] = metadata.columns
         return _json(document)
 
     async def _v1_model(self, request: HttpRequest, rest: str) -> HttpResponse:

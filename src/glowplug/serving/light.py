@@ -84,7 +84,8 @@ class LightModel:
     async def metadata(self) -> ModelMetadata:
         model = self._model
         versions = (model.version,) if model.version else ()
-        return ModelMetadata(self.name, model.platform, tuple(model.inputs), tuple(model.outputs), versions)
+        inputs, outputs = tuple(model.inputs), tuple(model.outputs)
+        return ModelMetadata(self.name, model.platform, inputs, outputs, versions, tuple(model.columns))
 
     async def infer(self, request: InferRequest, headers: Mapping[str, str]) -> InferResponse:
         model, metrics = self._model, self._metrics

@@ -27,6 +27,9 @@ class Model:
 
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    # What the columns of the one input [n, columns] are called, where the model knows: part of the metadata, by which
+    # a feature lookup sees that it feeds the features that the model was trained on.
+    columns: tuple[str, ...] = ()
     # Whether the server refuses (400) requests whose inputs are not the declared ones by name, datatype and shape,
     # before any stage sees them; False for models that take other forms too and check for themselves.
     checks_inputs: bool = False

@@ -281,7 +281,8 @@ def _metadata(document: Any) -> v2_grpc.ModelMetadata:
         )
         for key in ("inputs", "outputs")
     )
-    return v2_grpc.ModelMetadata(str(document["name"]), inputs=inputs, outputs=outputs)
+    columns = tuple(str(column) for column in document.get("columns") or ())
+    return v2_grpc.ModelMetadata(str(document["name"]), inputs=inputs, outputs=outputs, columns=columns)
 
 
 def _too_slow(host: str, timeout_s: float) -> InferenceError:

@@ -344,13 +344,18 @@ class TensorMetadata:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """A ModelMetadataResponse."""
+    """A ModelMetadataResponse.
+
+    `columns`, ours and no part of the protocol, names the columns of the one input in their order: what the model was
+    trained on. Others skip the field, as protobuf wants it.
+    """
 
     name: str
     platform: str = ""
     inputs: tuple[TensorMetadata, ...] = ()
     outputs: tuple[TensorMetadata, ...] = ()
     versions: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def decode_model_id(data: bytes) -> ModelId:
@@ -402,23 +407,29 @@ def encode_model_metadata(metadata: ModelMetadata) -> bytes:
     parts.append(field_text(3, metadata.platform))
     parts.extend(field_bytes(4, _encode_tensor_metadata(item)) for item in metadata.inputs)
     parts.extend(field_bytes(5, _encode_tensor_metadata(item)) for item in metadata.outputs)
+    parts.extend(field_bytes(_COLUMNS, column.encode()) for column in metadata.columns)
     return b"".join(parts)
 
 
 # Field numbers of ModelMetadataResponse.
-_NAME, _INPUTS, _OUTPUTS = 1, 4, 5
+_NAME, _INPUTS, _OUTPUTS, _COLUMNS = 1, 4, 5, 1000
 
 
 def decode_model_metadata(data: bytes) -> ModelMetadata:
     """A ModelMetadataResponse, without platform and versions. Raises InferenceError (400) for what is none."""
     name = ""
     tensors: dict[int, list[TensorMetadata]] = {_INPUTS: [], _OUTPUTS: []}
+    columns: list[str] = []
     for number, wire, value in fields(memoryview(data)):
         if number == _NAME and wire == BYTES:
             name = to_text(value)
         elif number in tensors and wire == BYTES:
             tensors[number].append(_decode_tensor_metadata(value))
-    return ModelMetadata(name, inputs=tuple(tensors[_INPUTS]), outputs=tuple(tensors[_OUTPUTS]))
+        elif number == _COLUMNS and wire == BYTES:
+            columns.append(to_text(value))
+    return ModelMetadata(
+        name, inputs=tuple(tensors[_INPUTS]), outputs=tuple(tensors[_OUTPUTS]), columns=tuple(columns)
+    )
 
 
 def _decode_tensor_metadata(data: memoryview) -> TensorMetadata:

@@ -76,7 +76,7 @@ class XgboostModel(Model):
             raise StorageError(f"{path} has no features")
         self._booster = booster
         self._width = width
-        self._names = booster.feature_names()
+        self._names = self.columns = booster.feature_names()
         self._indexes = {name: index for index, name in enumerate(self._names)}
         if booster.attribute(MISSING_ATTRIBUTE) == "true":
             self.accepts_missing = True

@@ -1,7 +1,7 @@
 """Does the feature view fit the model that it feeds? Pure; "" means yes, else one sentence that names what differs.
 
 Two witnesses: the view that was saved beside the model when it was trained, which knows every feature by name, and
-the predictor's metadata, which know the number of columns.
+the predictor's metadata, which know the number of columns, and their names where the predictor is one of ours.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ def against_metadata(view: FeatureView, metadata: ModelMetadata) -> str:
             f"predictor {metadata.name} takes {width} features, feature view {view.name} has "
             f"{len(view.features)} (the last is '{last}')"
         )
+    difference = first_difference(metadata.columns, view.feature_names) if metadata.columns else ""
+    if difference:
+        trained = f"what the model of predictor {metadata.name} was trained on"
+        return f"feature view {view.name} is not {trained}: {difference}"
     return ""
 
 
