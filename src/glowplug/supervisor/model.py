@@ -6,7 +6,7 @@ KServe reads a failed download from this container's status, so the words and st
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,21 @@ from glowplug.supervisor.storage import Storage
 class ModelInitializer:
     """`run` until the model is here. `snapshot` is its container status."""
 
-    def __init__(self, pod: Mapping[str, Any], uri: str, storage: Storage, context: PodContext) -> None:
+    def __init__(
+        self,
+        pod: Mapping[str, Any],
+        uri: str,
+        storage: Storage,
+        context: PodContext,
+        credentials: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.snapshot = Snapshot(names.STORAGE_INITIALIZER, "kserve/storage-initializer")
         self._pod = pod
         self._uri = uri
         self._storage = storage
         self._context = context
+        # Read for each try: who has forgotten a Secret adds it, and the next try has it.
+        self._credentials = credentials
 
     async def run(self) -> Path:
         """The model's directory; failures are shown, and tried again after a back-off."""
@@ -57,7 +66,12 @@ class ModelInitializer:
         log = self._context.logs.open(self.snapshot.name, self.snapshot.restart_count)
         try:
             folder = await self._storage.fetch(
-                self._uri, metadata["namespace"], revision_of(metadata), self._context.launcher, log.write
+                self._uri,
+                metadata["namespace"],
+                revision_of(metadata),
+                self._context.launcher,
+                log.write,
+                self._credentials(),
             )
         except GlowplugError as error:
             message = f"{error.message} (hint: {error.hint})" if error.hint else error.message

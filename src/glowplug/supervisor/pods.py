@@ -7,6 +7,7 @@ and its endpoint annotation; nobody else writes them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
@@ -17,10 +18,10 @@ from typing import Any
 
 import anyio
 
-from glowplug.errors import ApiError
+from glowplug.errors import ApiError, NotFound
 from glowplug.spec import names
-from glowplug.spec.kinds import Kind
-from glowplug.supervisor import cold_start, ports, volumes
+from glowplug.spec.kinds import SECRET, SERVICE_ACCOUNT, Kind
+from glowplug.supervisor import cold_start, ports, storage_secrets, volumes
 from glowplug.supervisor.cold_start import ColdStart
 from glowplug.supervisor.containers import ContainerRunner, PodContext
 from glowplug.supervisor.failures import CONTAINER_CREATING, CREATE_ERROR, CannotStart
@@ -96,7 +97,9 @@ class PodRunner:
         self._starts: dict[str, ColdStart] = {}
         self._context = self._new_context()
         uri = (metadata.get("annotations") or {}).get(names.STORAGE_SOURCE_URI)
-        self._model = ModelInitializer(pod, uri, services.storage, self._context) if uri else None
+        self._model = (
+            ModelInitializer(pod, uri, services.storage, self._context, self._credentials) if uri else None
+        )
         self._containers = [self._new_container(each) for each in pod["spec"]["containers"]]
 
     async def run(self) -> None:
@@ -290,6 +293,17 @@ class PodRunner:
             starts=self._services.starts,
             told=self._told,
         )
+
+    def _credentials(self) -> dict[str, str]:
+        """For the model's download; what is not there gives none, as with KServe."""
+        found: dict[str, str] = {}
+        objects = self._services.objects
+        with contextlib.suppress(NotFound):
+            account = objects.get(SERVICE_ACCOUNT, self.namespace, storage_secrets.account_of(self.pod))
+            for name in storage_secrets.names_in(account):
+                with contextlib.suppress(NotFound):
+                    found |= storage_secrets.environment_of(objects.get(SECRET, self.namespace, name))
+        return found
 
     def _begun(self, container: Snapshot) -> ColdStart:
         """A start of `container`: its first one began when the pod was decided on, a later one begins now."""

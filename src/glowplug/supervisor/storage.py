@@ -68,16 +68,24 @@ class Storage:
         shutil.rmtree(self._models / "tmp", ignore_errors=True)
 
     async def fetch(
-        self, uri: str, namespace: str, revision: str, launcher: Launcher, report: Report
+        self,
+        uri: str,
+        namespace: str,
+        revision: str,
+        launcher: Launcher,
+        report: Report,
+        credentials: Mapping[str, str] | None = None,
     ) -> Path:
         """The directory with the model. `revision` is any stable name of the revision's life; `report` gets output.
+
+        `credentials` are variables that a download has besides the machine's own.
 
         Raises StorageError that names the URI, what is wrong, and what to do.
         """
         path = self.local_path(uri, namespace)
         if path is None:
             _check_scheme(uri)
-            return await self._fetch_once(uri, uri, revision, launcher, report)
+            return await self._fetch_once(uri, uri, revision, launcher, report, credentials)
         _check_exists(uri, path)
         if path.is_dir():
             return path
@@ -109,7 +117,13 @@ class Storage:
         return folder
 
     async def _fetch_once(
-        self, uri: str, source: str, version: str, launcher: Launcher, report: Report
+        self,
+        uri: str,
+        source: str,
+        version: str,
+        launcher: Launcher,
+        report: Report,
+        credentials: Mapping[str, str] | None = None,
     ) -> Path:
         async with self._locks.setdefault(uri, asyncio.Lock()):
             reference = self._models / "refs" / _key(uri) / _key(version)
@@ -117,7 +131,8 @@ class Storage:
             if found is not None:
                 report(f"{shown(uri)}: already here, {found}\n".encode())
                 return found
-            folder, digest = await self._download(uri, source, launcher, report)
+            env = {**self._env, **(credentials or {})}
+            folder, digest = await self._download(uri, source, env, launcher, report)
             content = self._models / "content" / digest
             await anyio.to_thread.run_sync(_move_in, folder, content)
             _write_reference(reference, uri, digest)
@@ -131,19 +146,23 @@ class Storage:
         content = self._models / "content" / digest
         return content if content.is_dir() else None
 
-    async def _download(self, uri: str, source: str, launcher: Launcher, report: Report) -> tuple[Path, str]:
+    async def _download(
+        self, uri: str, source: str, env: Mapping[str, str], launcher: Launcher, report: Report
+    ) -> tuple[Path, str]:
         partial = self._models / "tmp"
         partial.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = Path(tempfile.mkdtemp(dir=partial))
         try:
             if uri.startswith(_HF):
                 await anyio.to_thread.run_sync(self._seed, uri, folder)
-            return folder, await self._run(uri, source, folder, launcher, report)
+            return folder, await self._run(uri, source, folder, env, launcher, report)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
-    async def _run(self, uri: str, source: str, folder: Path, launcher: Launcher, report: Report) -> str:
+    async def _run(
+        self, uri: str, source: str, folder: Path, env: Mapping[str, str], launcher: Launcher, report: Report
+    ) -> str:
         splitter = LineSplitter()
         # Only the end is looked at; progress bars are long.
         lines: deque[str] = deque(maxlen=_LAST_LINES + 1)
@@ -155,7 +174,7 @@ class Storage:
                 report(text.encode() + b"\n")
 
         argv = [self._python, "-m", "glowplug.supervisor.download", source, str(folder)]
-        process = launcher.start(argv, self._env, str(self._models), on_output)
+        process = launcher.start(argv, env, str(self._models), on_output)
         try:
             with anyio.move_on_after(self._timeout_s) as scope:
                 code = await process.wait()
@@ -223,7 +242,10 @@ def _percent_hint(uri: str) -> str:
 
 def _hint(uri: str) -> str:
     if uri.startswith("s3://"):
-        return "the machine's AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL are used"
+        return (
+            "the Secrets of the pod's ServiceAccount are used, and the machine's AWS_ACCESS_KEY_ID,"
+            " AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL"
+        )
     if uri.startswith("gs://"):
         return "the machine's GOOGLE_APPLICATION_CREDENTIALS is used"
     if uri.startswith(_HF):
