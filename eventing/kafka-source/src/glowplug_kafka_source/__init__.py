@@ -1,0 +1,1 @@
+"""Kafka topics to CloudEvents for a ContainerSource: configured by environment; the rest is glowplug.kafka."""
