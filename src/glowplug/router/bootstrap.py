@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glowplug.router import activation, responses, shadow
+from glowplug.router import activation, copies, responses, shadow
 from glowplug.router.clusters import ENDPOINT_SOURCE, TYPE, Resource, file_source
 from glowplug.router.layout import CLUSTERS_FILE, LISTENERS_FILE, Layout
 
@@ -38,7 +38,7 @@ STATISTICS = (
 
 def bootstrap(layout: Layout) -> Resource:
     """The bootstrap. Of the sockets, `admin`, `probe` and `shadow` are Envoy's, `endpoints` is the router's,
-    `admission` the activator's, and `copies` the shadow's."""
+    `admission` the activator's, `copies` the shadow's, and `payloads` the payload logger's."""
     dynamic = {
         "cds_config": file_source(layout.xds / CLUSTERS_FILE),
         "lds_config": file_source(layout.xds / LISTENERS_FILE),
@@ -48,7 +48,7 @@ def bootstrap(layout: Layout) -> Resource:
         "clusters": [
             _endpoint_source(layout.endpoints),
             *activation.clusters(layout.admission),
-            shadow.cluster(layout.copies),
+            *copies.clusters(layout.copies, layout.payloads),
         ],
     }
     return {
@@ -57,7 +57,7 @@ def bootstrap(layout: Layout) -> Resource:
         "admin": {"address": {"pipe": {"path": str(layout.admin), "mode": 0o600}}},
         "dynamic_resources": dynamic,
         "static_resources": static,
-        "layered_runtime": {"layers": [{"name": "glowplug", "static_layer": shadow.RUNTIME}]},
+        "layered_runtime": {"layers": [{"name": "glowplug", "static_layer": copies.RUNTIME}]},
         "stats_flush_on_admin": True,
         "stats_config": {
             "stats_matcher": {

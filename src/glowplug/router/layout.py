@@ -52,6 +52,11 @@ class Layout:
         return self.sockets / "copies.sock"
 
     @property
+    def payloads(self) -> Path:
+        """Where Envoy sends copies of what is logged; this socket is the payload logger's."""
+        return self.sockets / "payloads.sock"
+
+    @property
     def shadow(self) -> Path:
         """Where Envoy takes requests for shadows."""
         return self.sockets / "shadow.sock"

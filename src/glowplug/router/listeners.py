@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from glowplug.router import responses
+from glowplug.router import copies, responses
 from glowplug.router.clusters import TYPE, UPGRADES, Resource, file_source, http2_windows
 from glowplug.router.config import RouterConfig
 from glowplug.router.replies import local_reply
-from glowplug.router.shadow import copies_filter
 
 # The ingress, and what the names of the cluster-local listeners start with; also the prefixes of their statistics.
 INGRESS = "ingress"
@@ -58,7 +57,7 @@ def listener(
         "rds": {"route_config_name": routes, "config_source": file_source(routes_file)},
         "early_header_mutation_extensions": [_name_header(name)],
         "http_filters": [
-            copies_filter(),
+            *copies.filters(),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.router.v3.Router"},

@@ -94,6 +94,13 @@ class Router:
         return self._layout.copies
 
     @property
+    def payloads_socket(self) -> Path:
+        """Where the payload logger must listen for copies; known once `run` has started."""
+        if self._layout is None:
+            raise RuntimeError("the router does not run")
+        return self._layout.payloads
+
+    @property
     def shadow_socket(self) -> Path:
         """Where requests for shadows are taken; known once `run` has started."""
         if self._layout is None:

@@ -1,15 +1,10 @@
-"""Shadow traffic's part of Envoy, pure: copies of a share of a route's requests, and the way of a shadow's own.
+"""Shadow traffic's part of Envoy, pure: which share of a route is copied, and the way of a shadow's own requests.
 
-Envoy's own mirroring throws the answers away. Here ext_proc in its observability mode streams copies of requests and
-answers to whoever listens on the unix socket `copies`, and waits for nothing. One part of each weight of a shadowed
-route has the filter, the other has not: so the sample is Envoy's own random choice, and what is not in it does not
-meet the filter at all.
+Envoy's own mirroring throws the answers away, so requests and answers are copied, see `copies`.
 
 Whoever takes the copies sends the requests to the shadow through a listener on a unix socket of its own, straight to
 the activator's entrance: so they are asked for and counted there, they are in no statistics of the revision's clusters
 and in no access log, and they are not copied again.
-
-https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/ext_proc_filter
 """
 
 from __future__ import annotations
@@ -17,45 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from glowplug.router.clusters import ENTRY, TYPE, Resource, http2_windows, http_options, seconds
+from glowplug.router.clusters import ENTRY, TYPE, Resource
+from glowplug.router.copies import COPIES, turned_on
 from glowplug.spec import names
 from glowplug.spec.routes import Shadow
 
-COPIES = "copies"
 _LISTENER = "shadow"
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_EXT_PROC = "envoy.extensions.filters.http.ext_proc.v3."
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
-# Copies at a time. Where nobody takes them they pile up in Envoy, each as large as its request and answer.
-_MAX_COPIES = 256
-# Without this a request waits while its copy cannot be written: for whoever takes copies, which may have to wait for a
-# processor that nobody else wants.
-RUNTIME: Resource = {"envoy.reloadable_features.grpc_side_stream_flow_control": False}
-# After a request's end Envoy waits so long for its copy to be taken.
-_TAKEN_WITHIN_S = 10.0
-_IDLE_TIMEOUT_S = 300.0
 # A weight of one percent, so that a shadow's share may be a ten thousandth of it.
 _PARTS = 10_000
-
-
-def copies_filter() -> Resource:
-    """The filter of the listeners: off, but for the routes that turn it on."""
-    config = {
-        "@type": TYPE + _EXT_PROC + "ExternalProcessor",
-        "grpc_service": {"envoy_grpc": {"cluster_name": COPIES}},
-        "observability_mode": True,
-        "failure_mode_allow": True,
-        "deferred_close_timeout": seconds(_TAKEN_WITHIN_S),
-        "processing_mode": {
-            "request_header_mode": "SEND",
-            "request_body_mode": "STREAMED",
-            "request_trailer_mode": "SKIP",
-            "response_header_mode": "SEND",
-            "response_body_mode": "STREAMED",
-            "response_trailer_mode": "SEND",
-        },
-    }
-    return {"name": COPIES, "disabled": True, "typed_config": config}
 
 
 def weights(
@@ -74,8 +40,9 @@ def weights(
         if whole > copied:
             found.append({**cluster, "weight": whole - copied})
         if copied:
-            turned_on = {COPIES: _told(service, revision, shadow.revision, prefix)}
-            found.append({**cluster, "weight": copied, "typed_per_filter_config": turned_on})
+            told = _told(service, revision, shadow.revision, prefix)
+            told |= cluster.get("typed_per_filter_config", {})
+            found.append({**cluster, "weight": copied, "typed_per_filter_config": told})
     return found
 
 
@@ -86,8 +53,7 @@ def _told(service: str, revision: str, shadow: str, prefix: str) -> Resource:
         names.COPY_SHADOW: shadow,
         names.COPY_PREFIX: prefix,
     }
-    metadata = [{"key": key, "value": value} for key, value in about.items() if value]
-    return {"@type": TYPE + _EXT_PROC + "ExtProcPerRoute", "overrides": {"grpc_initial_metadata": metadata}}
+    return turned_on(COPIES, about)
 
 
 def timed(route: Resource) -> Resource:
@@ -99,23 +65,6 @@ def timed(route: Resource) -> Resource:
         **route,
         "match": {**route["match"], "headers": [is_shadows]},
         "response_headers_to_add": [{"header": time, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
-    }
-
-
-def cluster(copies: Path) -> Resource:
-    """Who takes the copies."""
-    host = {"endpoint": {"address": {"pipe": {"path": str(copies)}}}}
-    return {
-        "name": COPIES,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "circuit_breakers": {
-            "thresholds": [{"max_requests": _MAX_COPIES, "max_pending_requests": _MAX_COPIES}]
-        },
-        "load_assignment": {"cluster_name": COPIES, "endpoints": [{"lb_endpoints": [host]}]},
-        "typed_extension_protocol_options": http_options(
-            {"http2_protocol_options": http2_windows()}, _IDLE_TIMEOUT_S
-        ),
     }
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from glowplug.router import copies
 from glowplug.router import shadow as shadows
 from glowplug.router.activation import overwrite, revision_headers
 from glowplug.router.clusters import ENTRY, Resource, grpc_cluster, http_cluster, seconds
 from glowplug.spec import names
 from glowplug.spec.affinity import Affinity, Source
+from glowplug.spec.logger import Logger
 from glowplug.spec.routes import Backend, RouteEntry, Shadow, Split
 
 _DEFAULT_TIMEOUT_S = 300.0
@@ -34,6 +36,8 @@ class Way:
     excuse: str = ""
     affinity: Affinity | None = None
     shadow: Shadow | None = None
+    # Of its revisions those that log their payloads.
+    loggers: tuple[tuple[str, Logger], ...] = ()
     # What the pod is told of the way, by header.
     told: tuple[tuple[str, str], ...] = ()
     # The ways of those that name a tag.
@@ -83,9 +87,12 @@ class Way:
             for revision, weight in self.weights
         ]
         is_split = len(weights) > 1
+        is_by_caller = is_split and self.affinity is not None
+        shares = list(zip((revision for revision, _ in self.weights), weights, strict=True))
+        if self.loggers:
+            shares = copies.logged(shares, dict(self.loggers), prefix=prefix, is_by_caller=is_by_caller)
+            weights = [share for _, share in shares]
         if self.shadow is not None:
-            shares = zip((revision for revision, _ in self.weights), weights, strict=True)
-            is_by_caller = is_split and self.affinity is not None
             weights = shadows.weights(
                 shares, self.shadow, self.service, prefix=prefix, is_by_caller=is_by_caller
             )
@@ -123,7 +130,9 @@ def _split(entry: RouteEntry, backends: Mapping[str, Backend]) -> Way:
     shadow = entry.shadow
     if shadow is not None and not (shadow.revision in backends and backends[shadow.revision].takes_requests):
         shadow = None
-    return Way(service, weights, held, max(timeouts), affinity=entry.affinity, shadow=shadow)
+    logged = ((s.revision, backends[s.revision].logger) for s in splits if s.revision in backends)
+    loggers = tuple((revision, logger) for revision, logger in logged if logger is not None)
+    return Way(service, weights, held, max(timeouts), affinity=entry.affinity, shadow=shadow, loggers=loggers)
 
 
 def no_way(namespace: str, service: str) -> Way:

@@ -115,9 +115,7 @@ def _logger(logger: Object) -> Iterator[Problem]:
     if logger.get("storage") is not None:
         yield forbidden("logger.storage", "the local machine sends the events to logger.url only")
     url = as_text(logger.get("url"))
-    if not url:
-        yield required("logger.url", "the local machine has no default address for the events")
-    elif not url.startswith(("http://", "https://")):
+    if url and not url.startswith(("http://", "https://")):
         yield invalid("logger.url", url, "must begin with http:// or https://")
 
 

@@ -16,6 +16,7 @@ from glowplug.spec import (
     autoscaling_validation,
     components,
     containers,
+    logger,
     names,
     pods,
     shadowing,
@@ -154,14 +155,7 @@ def warnings(obj: Object) -> tuple[str, ...]:
             found.append(
                 f"spec.{name}: {listed}: without effect on the local machine, where pods are processes"
             )
-        found += _not_yet(name, component)
     return tuple(found)
-
-
-def _not_yet(name: str, component: Object) -> Iterator[str]:
-    """What a cluster would do with a component, and the local machine does not do so far."""
-    if component.get("logger"):
-        yield f"spec.{name}.logger: the local machine sends no payloads yet"
 
 
 def _name(obj: Object, spec: Object) -> Iterator[Problem]:
@@ -204,6 +198,7 @@ def _annotations(obj: Object, old: Object | None) -> Iterator[Problem]:
     yield from annotation_problems(autoscaling_validation.problems(notes))
     yield from affinity.problems(notes)
     yield from shadowing.problems(notes)
+    yield from logger.problems(notes)
 
 
 def _predictor(predictor: Object) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from glowplug.spec.affinity import Affinity
+from glowplug.spec.logger import Logger
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Backend:
     container_concurrency: int  # requests at a time in one pod; 0 is no limit
     timeout_s: float
     mode: Mode = Mode.SERVE
+    logger: Logger | None = None
 
     @property
     def takes_requests(self) -> bool:

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.router.tables import CONFIG
 
+from glowplug.router.copies import COPIES
 from glowplug.router.routes import main_routes
-from glowplug.router.shadow import COPIES, weights
+from glowplug.router.shadow import weights
 from glowplug.spec import names
 from glowplug.spec.affinity import Affinity, Source
 from glowplug.spec.routes import Backend, Endpoint, Mode, RouteEntry, Shadow, Split

@@ -114,7 +114,6 @@ def test_a_transformers_name_is_longer() -> None:
         ({"scaleMetric": "rps", "scaleTarget": 0}, "scaleTarget", "the target for rps"),
         ({"logger": {"mode": "some", "url": "http://x"}}, "logger.mode", "invalid logger type"),
         ({"logger": {"url": "http://x"}}, "logger.mode", "Required value"),
-        ({"logger": {"mode": "all"}}, "logger.url", "Required value"),
         ({"logger": {"mode": "all", "url": "x"}}, "logger.url", "http://"),
         ({"logger": {"mode": "all", "url": "http://x", "storage": {}}}, "logger.storage", "Forbidden"),
         ({"batcher": {"maxBatchSize": 8}}, "batcher", "Forbidden"),
@@ -203,13 +202,12 @@ def test_what_only_places_or_sizes_a_pod_is_a_warning() -> None:
     assert "autoScaling, nodeSelector, serviceAccountName, model.resources: without effect" in warning
 
 
-def test_what_the_machine_does_not_do_yet_is_a_warning() -> None:
+def test_what_the_machine_does_needs_no_warning() -> None:
     obj = inference_service(minReplicas=0, maxReplicas=3, scaleMetric="rps", scaleTarget=4)
-    assert isvc.warnings(obj) == ()
-    obj["spec"]["predictor"]["logger"] = {"mode": "all", "url": "http://sink"}
-    assert _fields(obj) == {}
-    (logger,) = isvc.warnings(obj)
-    assert "spec.predictor.logger" in logger
+    for logger in ({"mode": "all", "url": "http://sink"}, {"mode": "request"}):
+        obj["spec"]["predictor"]["logger"] = logger
+        assert _fields(obj) == {}
+        assert isvc.warnings(obj) == ()
 
 
 def test_a_transformer_needs_containers() -> None:

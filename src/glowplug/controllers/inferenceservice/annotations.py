@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from glowplug.spec import logger as logger_annotations
 from glowplug.spec import names
 
 from ..knative.labels import KPA_CLASS, LAST_APPLIED, ROLLOUT_DURATION
 from ..metadata import Object, annotations_of
 
-_INTERNAL = "internal.serving.kserve.io"
 STOP = "serving.kserve.io/stop"
 DISABLE_AUTO_UPDATE = "serving.kserve.io/disable-auto-update"
 MODEL_FORMAT = "modelFormat"
@@ -53,12 +53,15 @@ def of_logger(logger: Object | None) -> dict[str, str]:
     """The logger's settings as annotations, for whoever logs the payloads."""
     if logger is None:
         return {}
-    found = {f"{_INTERNAL}/logger": "true", f"{_INTERNAL}/logger-mode": str(logger.get("mode") or "all")}
+    found = {logger_annotations.ENABLED: "true", logger_annotations.MODE: str(logger.get("mode") or "all")}
     if logger.get("url"):
-        found[f"{_INTERNAL}/logger-sink-url"] = logger["url"]
-    for field, key in (("metadataHeaders", "headers"), ("metadataAnnotations", "annotations")):
+        found[logger_annotations.SINK] = logger["url"]
+    for field, key in (
+        ("metadataHeaders", logger_annotations.METADATA_HEADERS),
+        ("metadataAnnotations", logger_annotations.METADATA_ANNOTATIONS),
+    ):
         if logger.get(field) is not None:
-            found[f"{_INTERNAL}/logger-metadata-{key}"] = ",".join(logger[field])
+            found[key] = ",".join(logger[field])
     return found
 
 

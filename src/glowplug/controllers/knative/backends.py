@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from glowplug.spec import names
+from glowplug.spec.logger import logger_of
 from glowplug.spec.revisions import DEFAULT_TIMEOUT_S
 from glowplug.spec.routes import Backend, Endpoint, Mode
 
@@ -22,6 +23,7 @@ def make_backend(revision: Object, pods: list[Object], is_held: bool) -> Backend
         container_concurrency=at(revision, "spec", "containerConcurrency") or 0,
         timeout_s=float(at(revision, "spec", "timeoutSeconds") or DEFAULT_TIMEOUT_S),
         mode=Mode.PROXY if is_held else Mode.SERVE,
+        logger=logger_of(revision),
     )
 
 

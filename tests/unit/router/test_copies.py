@@ -1,0 +1,101 @@
+"""Which part of a route is copied for the payload logger."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glowplug.router.copies import COPIES, PAYLOADS, logged
+from glowplug.router.ways import way
+from glowplug.spec import names
+from glowplug.spec.logger import Logger
+from glowplug.spec.routes import Backend, Endpoint, RouteEntry, Shadow, Split
+
+ENDPOINT = Endpoint("default/pod", "127.0.0.1", 1000, None)
+LOGGER = Logger("flights", "default", "predictor", "flights-00001", "http://sink/")
+STABLE, CANARY = "default/flights-00001", "default/flights-00002"
+
+
+def clusters_of(entry: RouteEntry, **loggers: Logger | None) -> list[dict[str, Any]]:
+    backends = {
+        name: Backend(name, (ENDPOINT,), 0, 60.0, logger=loggers.get(key))
+        for key, name in (("stable", STABLE), ("canary", CANARY))
+    }
+    routes = way(entry, backends).routes({"prefix": "/"})
+    found: list[dict[str, Any]] = routes[0]["route"]["weighted_clusters"]["clusters"]
+    return found
+
+
+def about(cluster: dict[str, Any], name: str = PAYLOADS) -> dict[str, str]:
+    config = cluster.get("typed_per_filter_config", {}).get(name)
+    pairs = config["overrides"]["grpc_initial_metadata"] if config else ()
+    return {pair["key"]: pair["value"] for pair in pairs}
+
+
+def entry(canary: int = 0, shadow: Shadow | None = None) -> RouteEntry:
+    splits = (Split(STABLE, 100 - canary), Split(CANARY, canary))
+    return RouteEntry("default", "flights", ("flights",), (), splits, shadow=shadow)
+
+
+def test_everything_of_a_revision_that_logs_and_nothing_of_another() -> None:
+    stable, canary = clusters_of(entry(10), stable=LOGGER)
+    assert Logger.from_text(about(stable)[names.COPY_LOGGER]) == LOGGER
+    assert not about(canary)
+    assert (stable["weight"], canary["weight"]) == (90, 10)
+
+
+def test_each_revision_has_its_own_logger() -> None:
+    other = replace(LOGGER, revision="flights-00002", url="http://other/")
+    found = [
+        json.loads(about(c)[names.COPY_LOGGER])["url"]
+        for c in clusters_of(entry(10), stable=LOGGER, canary=other)
+    ]
+    assert found == ["http://sink/", "http://other/"]
+
+
+def test_of_requests_alone_no_answer_is_copied() -> None:
+    (cluster,) = clusters_of(entry(), stable=replace(LOGGER, mode="request"))
+    overrides = cluster["typed_per_filter_config"][PAYLOADS]["overrides"]
+    assert overrides["processing_mode"]["response_header_mode"] == "SKIP"
+    assert names.COPY_REQUEST_ONLY in about(cluster)
+
+
+def test_a_shadow_and_a_logger_take_their_copies_apart() -> None:
+    shadow = Shadow(CANARY, 25.0)
+    found = clusters_of(entry(10, shadow), stable=replace(LOGGER, percent=50.0), canary=None)
+    total = sum(cluster["weight"] for cluster in found)
+    by_pair = {
+        (bool(about(cluster)), bool(about(cluster, COPIES))): cluster["weight"] / total
+        for cluster in found
+        if cluster["name"].startswith(STABLE)
+    }
+    expected = {
+        (True, True): 0.1125,
+        (True, False): 0.3375,
+        (False, True): 0.1125,
+        (False, False): 0.3375,
+    }
+    assert by_pair.keys() == expected.keys()
+    assert all(abs(by_pair[key] - expected[key]) < 1e-6 for key in expected)
+    assert total < 2**32
+
+
+@given(st.floats(0, 100), st.integers(1, 99), st.booleans())
+def test_a_share_changes_no_split(percent: float, weight: int, is_by_caller: bool) -> None:
+    shares = [
+        (STABLE, {"name": STABLE, "weight": weight}),
+        (CANARY, {"name": CANARY, "weight": 100 - weight}),
+    ]
+    loggers = {STABLE: replace(LOGGER, percent=percent)}
+    found = logged(shares, loggers, prefix="", is_by_caller=is_by_caller)
+    total = sum(cluster["weight"] for _, cluster in found)
+    stable = sum(cluster["weight"] for revision, cluster in found if revision == STABLE)
+    assert stable * 100 == weight * total
+    assert total == 100 or not is_by_caller
+    copied = sum(cluster["weight"] for _, cluster in found if about(cluster))
+    assert bool(copied) is (percent > 0)
+    assert abs(copied / stable - percent / 100) <= 1 / min(stable, weight if is_by_caller else stable)
