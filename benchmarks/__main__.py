@@ -13,10 +13,10 @@ from benchmarks.rounds import Options
 
 NAMES = (
     "machine", "ingress", "demo", "serving", "weights", "coldstart", "activator", "burst", "canary", "pairs",
-    "warmfloor", "judge", "shadow", "rollout", "broker",
+    "warmfloor", "judge", "shadow", "rollout", "broker", "drift", "kafka", "logger", "offline", "pipelines",
 )  # fmt: skip
 # The others measure one thing each, in one way.
-WITH_OPTIONS = ("serving", "burst", "canary", "rollout")
+WITH_OPTIONS = ("serving", "burst", "canary", "rollout", "kafka")
 PARTS = ("xgboost", "lookup", "deep")
 
 

@@ -263,7 +263,7 @@ def test_what_cannot_work_here_is_refused_when_it_is_applied(machine: MachineLab
         refused = machine.kubectl("apply", "-f", "-", check=False, stdin=json.dumps(obj))
         assert refused.returncode == 1 and said in refused.stderr, refused.stderr
     other = broker("other")
-    other["metadata"]["annotations"] = {"eventing.knative.dev/broker.class": "Kafka"}
+    other["metadata"]["annotations"] = {"eventing.knative.dev/broker.class": "RabbitMQBroker"}
     warned = machine.kubectl("create", "-f", "-", stdin=json.dumps(other))
     assert "nothing acts on it here" in warned.stderr
     waited = machine.kubectl(

@@ -21,6 +21,7 @@ from glowplug.spec import (
     eventing_local,
     inferenceservice,
     jobs,
+    kafka,
     kinds,
     knativeservice,
     pairs,
@@ -110,6 +111,7 @@ _RULES = {
     kinds.TRIGGER: _Rules(eventing_local.trigger, warnings=eventing_local.trigger_warnings),
     kinds.JOB_SINK: _Rules(eventing_local.job_sink, warnings=eventing_local.job_sink_warnings),
     kinds.PING_SOURCE: _Rules(eventing_local.ping_source, pings.default_ping),
+    kinds.KAFKA_SOURCE: _Rules(eventing_local.kafka_source, kafka.default_kafka_source),
     kinds.MUTATING_WEBHOOK_CONFIGURATION: _Rules(
         webhook_configurations.validate, webhook_configurations.default_mutating
     ),

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import math
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 
 import anyio
@@ -196,12 +197,17 @@ class Broker:
         """Where the Broker takes events."""
         return f"http://{self._config.host}:{self.port}/{namespace}/{name}"
 
-    def metrics(self) -> str:
-        """Prometheus' text form."""
+    def metrics(
+        self,
+        brokers: Iterable[tuple[BrokerKey, counts.BrokerCounts]] = (),
+        triggers: Iterable[tuple[TriggerKey, counts.TriggerCounts, counts.TriggerGauges]] = (),
+    ) -> str:
+        """Prometheus' text form, with those of Brokers and Triggers that are kept elsewhere."""
         now = time.time()
+        own = ((key, courier.counts, courier.gauges(now)) for key, courier in self._couriers.items())
         return counts.page(
-            ((home.key, home.counts) for home in self._homes.values()),
-            ((key, courier.counts, courier.gauges(now)) for key, courier in self._couriers.items()),
+            itertools.chain(((home.key, home.counts) for home in self._homes.values()), brokers),
+            itertools.chain(own, triggers),
         )
 
     def news(self, key: BrokerKey) -> asyncio.Event | None:

@@ -57,6 +57,10 @@ WATCHED: tuple[Kind, ...] = (
     kinds.TRIGGER,
     kinds.JOB_SINK,
     kinds.PING_SOURCE,
+    kinds.KAFKA_SOURCE,
+    # What they name of a cluster and of who may speak to it.
+    kinds.CONFIG_MAP,
+    kinds.SECRET,
 )
 RECONCILED: tuple[Kind, ...] = (
     kinds.INFERENCE_SERVICE,
@@ -70,6 +74,7 @@ RECONCILED: tuple[Kind, ...] = (
     kinds.BROKER,
     kinds.TRIGGER,
     kinds.PING_SOURCE,
+    kinds.KAFKA_SOURCE,
 )
 
 BY_REVISION = "revision"

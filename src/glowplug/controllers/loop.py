@@ -21,7 +21,7 @@ from glowplug.spec.kinds import Kind
 from glowplug.spec.routes import RouteTable
 
 from .config import ControllersConfig
-from .eventing import broker, jobsink, pingsource, trigger
+from .eventing import broker, jobsink, kafkasource, pingsource, trigger
 from .eventing.engine import Engine
 from .inferenceservice import controller as inferenceservice
 from .jobs import controller as jobs
@@ -49,6 +49,7 @@ RECONCILERS: dict[Kind, Reconciler] = {
     kinds.BROKER: broker.reconcile,
     kinds.TRIGGER: trigger.reconcile,
     kinds.PING_SOURCE: pingsource.reconcile,
+    kinds.KAFKA_SOURCE: kafkasource.reconcile,
 }
 # Somebody else wrote in between or is about to, or the namespace is ending: looking again is all that there is to do.
 _TRANSIENT = (Conflict, AlreadyExists, NotFound, Forbidden)
@@ -127,6 +128,11 @@ class Controllers:
         """Reconciles that revision, `namespace/name`: what its autoscaler says has changed."""
         namespace, _, name = revision.partition("/")
         self._world.queue.add(Key(kinds.REVISION, namespace, name))
+        self._woken.set()
+
+    def wake_object(self, kind: Kind, namespace: str, name: str) -> None:
+        """Reconciles that object: something beside the objects, on which its status depends, has changed."""
+        self._world.queue.add(Key(kind, namespace, name))
         self._woken.set()
 
     def wake_all(self) -> None:

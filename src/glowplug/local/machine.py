@@ -89,6 +89,7 @@ async def _start(config: MachineConfig, directory: DataDir, stack: AsyncExitStac
     await start(parts.activator.run, "activator", parts.router.admission_socket)
     await start(_without_status(parts.shadow), "shadow")
     await start(parts.eventing.run, "broker")
+    await start(_without_status(parts.log_payloads), "payloads")
     controllers = parts.controllers()
     await start(_without_status(controllers.run), "controllers")
     # Whoever is told that the machine is up finds what it served before. A table that the router refuses must not keep

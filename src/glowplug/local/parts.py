@@ -16,13 +16,14 @@ from glowplug.activator import Activator, ActivatorConfig
 from glowplug.apiserver.server import ApiServer, ApiServerConfig, State
 from glowplug.controllers import Controllers, ControllersConfig
 from glowplug.errors import NotFound
-from glowplug.local import responses
+from glowplug.local import payload_events, responses
 from glowplug.local.autoscaling import Autoscaling
 from glowplug.local.config import MachineConfig
 from glowplug.local.datadir import DataDir
 from glowplug.local.eventing import Eventing
 from glowplug.local.shadowing import event_of
 from glowplug.local.units import install_runtimes, unit_folders
+from glowplug.payloads import Payloads, PayloadsConfig
 from glowplug.router import Router, RouterConfig
 from glowplug.shadow import ShadowConfig, Shadows
 from glowplug.spec import names
@@ -69,6 +70,12 @@ class Parts:
         self.shadows = Shadows(
             ShadowConfig(), notify=lambda notice: event_of(state, notice), on_pid=self.supervisor.guard
         )
+        self.payloads = Payloads(
+            PayloadsConfig(),
+            "glowplug.local.payload_process",
+            notify=lambda notice: payload_events.event_of(state, notice),
+            on_pid=self.supervisor.guard,
+        )
         self.eventing = Eventing(state, directory.root, config.broker_port)
         pages = {
             "traces": self.autoscaling.trace,
@@ -91,11 +98,16 @@ class Parts:
             engine=self.eventing,
         )
         self.autoscaling.wake = controllers.wake
+        self.eventing.wake = controllers.wake_object
         return controllers
 
     async def shadow(self) -> None:
         """Sends copies of requests, once the router has its sockets, until cancelled."""
         await self.shadows.run(self.router.copies_socket, self.router.shadow_socket)
+
+    async def log_payloads(self) -> None:
+        """Sends payload events, once the router has its sockets and the broker its port, until cancelled."""
+        await self.payloads.run([str(self.router.payloads_socket), self._ingress_url, self.eventing.url])
 
     def describe(self) -> dict[str, Any]:
         """What the machine says of itself, which is up."""
@@ -138,13 +150,14 @@ class Parts:
         self.activator.publish(table)
         self.router.publish(table)
         self.shadows.publish(table)
+        self.payloads.publish(table)
         return await self.router.settled()
 
     async def _page_of_metrics(self, rest: tuple[str, ...]) -> str | None:
         if rest:
             return None
         known = self.supervisor.metrics() + self.autoscaling.metrics() + self.shadows.metrics()
-        known += self.eventing.metrics()
+        known += self.payloads.metrics() + self.eventing.metrics()
         return known + await responses.metrics(self.router)
 
 

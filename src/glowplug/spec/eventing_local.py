@@ -14,6 +14,8 @@ from glowplug.spec import jobs, kinds
 from glowplug.spec.cesql import SqlProblem, compile_filter
 from glowplug.spec.eventing import BROKER_CLASS
 from glowplug.spec.eventing_validation import validate_broker, validate_trigger
+from glowplug.spec.kafka import BROKER_CLASS as KAFKA
+from glowplug.spec.kafka_validation import kafka_source_problems
 from glowplug.spec.pings import ping_problems
 from glowplug.spec.validation import (
     DNS_1123_SUBDOMAIN,
@@ -27,8 +29,8 @@ from glowplug.spec.validation import (
     unsupported,
 )
 
-# The first is the default. The second is Knative's own, whose contract it keeps.
-BROKER_CLASSES = ("glowplug", "MTChannelBasedBroker")
+# The first is the default. The second is Knative's own, whose contract it keeps. The third keeps its events in a topic.
+BROKER_CLASSES = ("glowplug", "MTChannelBasedBroker", KAFKA)
 _DEPENDENCY = "knative.dev/dependency"
 ADDRESSABLE = (
     kinds.KNATIVE_SERVICE,
@@ -87,13 +89,25 @@ def ping_source(obj: Object, old: Object | None = None) -> tuple[Problem, ...]:
     return (*_name(obj), *ping_problems(obj), *under("spec.sink", _unreachable(sink)))
 
 
+def kafka_source(obj: Object, old: Object | None = None) -> tuple[Problem, ...]:
+    """Every problem of a KafkaSource."""
+    spec = as_object(obj.get("spec"))
+    dead_letter = as_object(as_object(spec.get("delivery")).get("deadLetterSink"))
+    return (
+        *_name(obj),
+        *kafka_source_problems(obj, old),
+        *under("spec.sink", _unreachable(as_object(spec.get("sink")))),
+        *under("spec.delivery.deadLetterSink", _unreachable(dead_letter)),
+    )
+
+
 def broker_warnings(obj: Object) -> tuple[str, ...]:
     """What of a Broker has no effect here."""
     found = annotations_of(obj).get(BROKER_CLASS, BROKER_CLASSES[0])
     if found not in BROKER_CLASSES:
-        known = " and ".join(BROKER_CLASSES)
+        known = ", ".join(BROKER_CLASSES)
         return (f"{BROKER_CLASS}: {found}: nothing acts on it here, the local machine has {known}",)
-    if as_object(obj.get("spec")).get("config"):
+    if found != KAFKA and as_object(obj.get("spec")).get("config"):
         return ("spec.config: without effect on the local machine, whose broker has no channels",)
     return ()
 

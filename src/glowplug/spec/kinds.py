@@ -146,7 +146,7 @@ KINDS: tuple[Kind, ...] = (
 )  # fmt: skip
 
 # Stored and served like every other kind, but no controller of the machine acts on them.
-UNMANAGED: tuple[Kind, ...] = (INFERENCE_GRAPH, KAFKA_SOURCE)
+UNMANAGED: tuple[Kind, ...] = (INFERENCE_GRAPH,)
 
 _BY_RESOURCE = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
 _BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}

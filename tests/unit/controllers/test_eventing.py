@@ -126,13 +126,14 @@ def test_a_broker_is_ready_at_its_address(machine: EventMachine) -> None:
 
 def test_a_broker_of_another_class_is_left_alone_and_says_so(machine: EventMachine) -> None:
     machine.apply(
-        kinds.BROKER, obj(kinds.BROKER, "default", {}, **{"eventing.knative.dev/broker.class": "Kafka"})
+        kinds.BROKER,
+        obj(kinds.BROKER, "default", {}, **{"eventing.knative.dev/broker.class": "RabbitMQBroker"}),
     )
     machine.apply(kinds.TRIGGER, trigger())
     machine.settle()
     assert not machine.engine.brokers and not machine.engine.triggers
     status, reason, message = machine.condition(kinds.BROKER, "default")
-    assert (status, reason) == ("False", "BrokerClassNotSupported") and '"Kafka"' in message
+    assert (status, reason) == ("False", "BrokerClassNotSupported") and '"RabbitMQBroker"' in message
     assert machine.condition(kinds.TRIGGER, "t")[:2] == ("False", "BrokerClassNotSupported")
     machine.assert_settled()
 

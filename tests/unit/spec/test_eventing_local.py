@@ -42,7 +42,7 @@ def test_a_broker_gets_our_class_and_another_one_is_told() -> None:
     made = eventing_local.default_broker({"metadata": {"name": "b"}, "spec": {}})
     assert made["metadata"]["annotations"] == {BROKER_CLASS: "glowplug"}
     assert not eventing_local.broker_warnings(made)
-    for name, count in (("MTChannelBasedBroker", 0), ("Kafka", 1)):
+    for name, count in (("MTChannelBasedBroker", 0), ("Kafka", 0), ("RabbitMQBroker", 1)):
         other = eventing_local.default_broker(
             {"metadata": {"name": "b", "annotations": {BROKER_CLASS: name}}}
         )

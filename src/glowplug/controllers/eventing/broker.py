@@ -7,13 +7,16 @@ policies, which this machine does not have.
 from __future__ import annotations
 
 from glowplug.spec import kinds
-from glowplug.spec.eventing import BROKER_CLASS, parse_broker
+from glowplug.spec.eventing import BROKER_CLASS, BrokerSpec, parse_broker
 from glowplug.spec.eventing_local import BROKER_CLASSES
+from glowplug.spec.kafka_security import KafkaProblem
 
 from .. import conditions
 from ..conditions import Condition
 from ..metadata import Object, annotations_of, generation_of, is_deleting
 from ..world import World
+from .engine import Engine
+from .kafkabroker import TOPIC_READY, is_kafka, place_of, topic_condition
 from .sinks import Resolved, Unresolved, resolve
 
 INGRESS_READY, FILTER_READY, ADDRESSABLE = "IngressReady", "FilterReady", "Addressable"
@@ -27,6 +30,11 @@ NO_DEAD_LETTER_SINK = conditions.true(
 def is_ours(broker: Object) -> bool:
     """Whether this machine's broker serves that class; an object from before there were defaults has none."""
     return annotations_of(broker).get(BROKER_CLASS, BROKER_CLASSES[0]) in BROKER_CLASSES
+
+
+def is_local(broker: Object) -> bool:
+    """Whether its events are kept in the machine's own log."""
+    return is_ours(broker) and not is_kafka(broker)
 
 
 def reconcile(world: World, namespace: str, name: str, now: float) -> None:
@@ -59,12 +67,27 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
         if isinstance(resolved, Resolved):
             status["deadLetterSinkUri"] = resolved.url
     # After the addresses: what waits for delivery goes on at once.
-    engine.set_broker(spec)
+    dependents: tuple[str, ...] = _DEPENDENTS
+    if is_kafka(broker):
+        dependents = (*_DEPENDENTS, TOPIC_READY)
+        found.append(_set_kafka(world, engine, broker, spec, status))
+    else:
+        engine.set_broker(spec)
     status["address"] = {"name": "http", "url": engine.broker_url(namespace, name)}
     found.append(conditions.true(ADDRESSABLE))
     status["observedGeneration"] = generation_of(broker)
-    status["conditions"] = conditions.settle(status.get("conditions"), found, _DEPENDENTS, now)
+    status["conditions"] = conditions.settle(status.get("conditions"), found, dependents, now)
     world.update_status(kinds.BROKER, broker, status)
+
+
+def _set_kafka(world: World, engine: Engine, broker: Object, spec: BrokerSpec, status: Object) -> Condition:
+    try:
+        cluster, topic = place_of(world, broker)
+    except KafkaProblem as problem:
+        engine.remove_broker(spec.namespace, spec.name)
+        return conditions.false(TOPIC_READY, "ConfigNotUsable", str(problem))
+    status["annotations"] = {"default.topic": topic.name, "bootstrap.servers": ",".join(cluster.servers)}
+    return topic_condition(engine.set_kafka_broker(spec, cluster, topic))
 
 
 def dead_letter_condition(resolved: Resolved | Unresolved) -> Condition:

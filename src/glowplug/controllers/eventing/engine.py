@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from glowplug.spec.eventing import BrokerSpec, Destination, TriggerSpec
+from glowplug.spec.kafka import KafkaSourceSpec, Topic
+from glowplug.spec.kafka_security import Cluster
 
 from ..metadata import Object
+
+
+@dataclass(frozen=True)
+class KafkaState:
+    """Where a connection to Kafka stands. None: not known yet. `is_missing`: what talks to Kafka is not installed."""
+
+    is_connected: bool | None = None
+    has_offsets: bool | None = None
+    problem: str = ""
+    is_missing: bool = False
 
 
 class Engine(Protocol):
@@ -15,7 +28,19 @@ class Engine(Protocol):
 
     def set_broker(self, spec: BrokerSpec) -> None: ...
     def remove_broker(self, namespace: str, name: str) -> None: ...
-    def set_trigger(self, spec: TriggerSpec) -> None: ...
+    def set_kafka_broker(self, spec: BrokerSpec, cluster: Cluster, topic: Topic) -> KafkaState:
+        """There is this Broker, whose events are in that topic; how far that is. Its key is woken when it changes."""
+        ...
+
+    def set_kafka_source(self, spec: KafkaSourceSpec, cluster: Cluster) -> KafkaState:
+        """There is this KafkaSource; how far it is. Its key is woken when that changes."""
+        ...
+
+    def remove_kafka_source(self, namespace: str, name: str) -> None: ...
+    def set_trigger(self, spec: TriggerSpec) -> KafkaState | None:
+        """There is this Trigger; how far it is, where its Broker is on Kafka, and None where it is ready."""
+        ...
+
     def remove_trigger(self, namespace: str, name: str) -> None: ...
     def broker_url(self, namespace: str, name: str) -> str:
         """Where a Broker takes events."""

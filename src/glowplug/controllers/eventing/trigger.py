@@ -14,7 +14,7 @@ from ..conditions import Condition
 from ..metadata import Object, at, generation_of, is_deleting
 from ..world import World
 from .broker import DEAD_LETTER_SINK_RESOLVED, NO_DEAD_LETTER_SINK, dead_letter_condition, is_ours
-from .engine import Engine
+from .engine import Engine, KafkaState
 from .sinks import Resolved, resolve
 
 BROKER_READY, SUBSCRIPTION_READY, DEPENDENCY_READY = "BrokerReady", "SubscriptionReady", "DependencyReady"
@@ -78,8 +78,16 @@ def _subscribe(
         )
     found.append(_dead_letter(world, spec, broker, status, addresses))
     engine.set_addresses(owner, addresses)
-    engine.set_trigger(spec)
-    return [*found, conditions.true(SUBSCRIPTION_READY), conditions.true(DEPENDENCY_READY)]
+    subscribed = _subscription(engine.set_trigger(spec))
+    return [*found, subscribed, conditions.true(DEPENDENCY_READY)]
+
+
+def _subscription(state: KafkaState | None) -> Condition:
+    if state is None or (state.is_connected and state.has_offsets):
+        return conditions.true(SUBSCRIPTION_READY)
+    if state.problem:
+        return conditions.false(SUBSCRIPTION_READY, "KafkaNotReachable", state.problem)
+    return conditions.unknown(SUBSCRIPTION_READY, "Connecting", "The consumer group has no offsets yet.")
 
 
 def _broker_condition(broker: Object) -> Condition:
