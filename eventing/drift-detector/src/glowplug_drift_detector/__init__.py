@@ -1,0 +1,1 @@
+"""The drift detector as a deployable unit; what it does is in `glowplug.drift`."""
