@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from benchmarks import judge_plot, warmfloor_plot
+from benchmarks import drift_plot, judge_plot, warmfloor_plot
 
 _OURS, _PEERS, _TEXT = "#d9480f", "#98a2b3", "#1f2937"
 # Light to dark: more clients, or p50 before p99.
@@ -219,4 +219,5 @@ _DRAWN: dict[str, Draw] = {
     "serving_bert": _deep,
     "warmfloor": warmfloor_plot.draw,
     "judge": judge_plot.draw,
+    "drift": drift_plot.draw,
 }
