@@ -5,6 +5,7 @@ so does the first start of an empty database, so both happen inside the calls, n
 
 A version is created by one call after its files are in place, with the hash of its content as a tag: a killed
 registration leaves files that nobody points to, never half a version, and the same content is not registered twice.
+What such a kill left of a run is marked deleted by the next registration of that content; `mlflow gc` removes it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from glowplug.errors import GlowplugError, StorageError
+from glowplug.registry.signature import MLMODEL_FILE, Signature, mlmodel
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 CONTENT_TAG = "glowplug.dev/content-hash"
+# On the registered model: the version that was last made champion by us, so that one taken away by hand is missed.
+CHAMPION_TAG = "glowplug.dev/champion"
 _ARTIFACT_PATH = "model"
 _STEPS = 5
+# MLflow's own are 120 s and 7 retries: a registry that is gone would hold a run up for many minutes. Its progress bar
+# would be drawn over ours.
+_DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
 
 Progress = Callable[[str, int, int], None]
 
@@ -46,13 +59,17 @@ class RegistryConfig:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is to be registered: a directory with the model's files, and what is known of it."""
+    """What is to be registered: a directory with the model's files, and what is known of it.
+
+    With a `signature` an `MLmodel` file that holds it is stored beside the files.
+    """
 
     name: str
     directory: Path
     metrics: Mapping[str, float] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    signature: Signature | None = None
 
 
 @dataclass(frozen=True)
@@ -78,34 +95,34 @@ def register(
     Content that is registered already gets no second version. Raises `StorageError` when the directory is empty or
     MLflow fails.
     """
-    content = _content_hash(candidate.directory)
+    content = content_hash(candidate.directory)
     progress("importing MLflow", 0, _STEPS)
-    with _explained(config.uri, candidate.name):
+    with explained(config.uri, candidate.name):
         _import()
         progress("opening the registry", 1, _STEPS)
-        client = _client(config)
+        client = connect(config)
         progress("logging the run", 2, _STEPS)
         version = _find(client, candidate.name, content)
         if version is None:
-            run_id, source = _log_run(client, config, candidate)
+            run_id, source = _log_run(client, config, candidate, content)
             progress("creating the version", 3, _STEPS)
             _ensure_model(client, candidate.name)
             tags = {**candidate.tags, CONTENT_TAG: content}
             version = client.create_model_version(candidate.name, source, run_id, tags=tags).version
         if alias is not None:
             progress(f"alias {alias}", 4, _STEPS)
-            client.set_registered_model_alias(candidate.name, alias, version)
+            point(client, candidate.name, alias, version)
         progress("registered", _STEPS, _STEPS)
-        return _version(client, client.get_model_version(candidate.name, version))
+        return described(client, client.get_model_version(candidate.name, version))
 
 
 def resolve(config: RegistryConfig, name: str, which: str) -> ModelVersion:
     """The version with this number or alias. Raises `StorageError` if there is none."""
-    with _explained(config.uri, name):
-        client = _client(config)
+    with explained(config.uri, name):
+        client = connect(config)
         if which.isdecimal():
-            return _version(client, client.get_model_version(name, which))
-        return _version(client, client.get_model_version_by_alias(name, which))
+            return described(client, client.get_model_version(name, which))
+        return described(client, client.get_model_version_by_alias(name, which))
 
 
 def download(config: RegistryConfig, name: str, which: str, directory: Path) -> ModelVersion:
@@ -119,7 +136,7 @@ def download(config: RegistryConfig, name: str, which: str, directory: Path) -> 
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=directory.parent, prefix=".download-") as draft,
-        _explained(config.uri, name),
+        explained(config.uri, name),
     ):
         from mlflow.artifacts import download_artifacts
 
@@ -130,7 +147,8 @@ def download(config: RegistryConfig, name: str, which: str, directory: Path) -> 
 
 def _import() -> Any:
     # MLflow reports usage over the network unless told not to before it is imported.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
     from mlflow.tracking import MlflowClient
 
     for noisy in ("mlflow", "alembic"):
@@ -138,13 +156,30 @@ def _import() -> Any:
     return MlflowClient
 
 
-def _client(config: RegistryConfig) -> Any:
+def warm(config: RegistryConfig) -> None:
+    """Import MLflow and open the registry, which takes seconds: for a thread that has time while others work.
+
+    Raises `StorageError` where the registry cannot be opened.
+    """
+    with explained(config.uri, "any"):
+        connect(config).search_registered_models(max_results=1)
+
+
+def connect(config: RegistryConfig) -> Any:
+    """MLflow's client. For this package; use it within `explained`."""
     if config.uri.startswith("sqlite:///"):
         Path(config.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     return _import()(tracking_uri=config.uri, registry_uri=config.uri)
 
 
-def _log_run(client: Any, config: RegistryConfig, candidate: Candidate) -> tuple[str, str]:
+def point(client: Any, name: str, alias: str, version: str) -> None:
+    """Let `alias` mean `version`; a champion is noted on the model as well, before it is one."""
+    if alias == CHAMPION:
+        client.set_registered_model_tag(name, CHAMPION_TAG, version)
+    client.set_registered_model_alias(name, alias, version)
+
+
+def _log_run(client: Any, config: RegistryConfig, candidate: Candidate, content: str) -> tuple[str, str]:
     """(run id, URI of the model's files)."""
     experiment = client.get_experiment_by_name(candidate.name)
     experiment_id = (
@@ -152,14 +187,27 @@ def _log_run(client: Any, config: RegistryConfig, candidate: Candidate) -> tuple
         if experiment is not None
         else client.create_experiment(candidate.name, artifact_location=config.artifacts)
     )
-    run = client.create_run(experiment_id, tags=dict(candidate.tags))
+    _drop_unfinished(client, experiment_id, content)
+    run = client.create_run(experiment_id, tags={**candidate.tags, CONTENT_TAG: content})
     for name, value in candidate.params.items():
         client.log_param(run.info.run_id, name, value)
     for name, number in candidate.metrics.items():
         client.log_metric(run.info.run_id, name, number)
     client.log_artifacts(run.info.run_id, str(candidate.directory), _ARTIFACT_PATH)
+    if candidate.signature is not None:
+        text = mlmodel(candidate.signature, run.info.run_id)
+        client.log_text(run.info.run_id, text, f"{_ARTIFACT_PATH}/{MLMODEL_FILE}")
     client.set_terminated(run.info.run_id)
     return run.info.run_id, f"{run.info.artifact_uri}/{_ARTIFACT_PATH}"
+
+
+def _drop_unfinished(client: Any, experiment_id: str, content: str) -> None:
+    """Mark what a killed registration of this content left as deleted."""
+    left = client.search_runs(
+        [experiment_id], f"tags.`{CONTENT_TAG}` = '{content}' AND attributes.status = 'RUNNING'"
+    )
+    for run in left:
+        client.delete_run(run.info.run_id)
 
 
 def _ensure_model(client: Any, name: str) -> None:
@@ -181,7 +229,8 @@ def _find(client: Any, name: str, content: str) -> str | None:
     return None
 
 
-def _version(client: Any, found: Any) -> ModelVersion:
+def described(client: Any, found: Any) -> ModelVersion:
+    """MLflow's model version as ours."""
     return ModelVersion(
         name=found.name,
         version=str(found.version),
@@ -192,8 +241,13 @@ def _version(client: Any, found: Any) -> ModelVersion:
     )
 
 
-def _content_hash(directory: Path) -> str:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
+def content_hash(directory: Path) -> str:
+    """Of every file's path and content, but for `MLmodel`, which has the time and the run in it.
+
+    Raises `StorageError` where there is no file.
+    """
+    own = directory / MLMODEL_FILE
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path != own)
     if not files:
         raise StorageError(f"{directory} has no files to register")
     digest = hashlib.sha256()
@@ -204,7 +258,7 @@ def _content_hash(directory: Path) -> str:
     return digest.hexdigest()
 
 
-class _explained:
+class explained:
     """MLflow's own errors, database and file errors among them, as one `StorageError` that names registry and model."""
 
     def __init__(self, uri: str, name: str) -> None:
