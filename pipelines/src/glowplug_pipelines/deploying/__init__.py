@@ -1,0 +1,1 @@
+"""How a registered version comes to serve: written into the InferenceService, or into its manifest's repository."""

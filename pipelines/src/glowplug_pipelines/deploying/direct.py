@@ -1,0 +1,176 @@
+"""The version written into the InferenceService itself: one merge patch, made only if nobody wrote in between.
+
+The patch carries the resourceVersion of the object whose `storageUri` was compared, so that an edit by a person
+between the two is a conflict and never lost. KServe writes its status all the time, which is a conflict too: then the
+object is read and compared again. (A JSON patch with a `test` would say the same of the value, but 422 for every
+reason that it can fail for, so that nobody could tell an edit from a mistake.)
+
+The write says which run it comes from; KServe hands the annotation on to the revision. Where `glowplug.dev/rollout-*`
+asks for a rollout, its controller takes it from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from glowplug.errors import Conflict, Forbidden, NotFound
+from glowplug.operators.api import Api, Object
+from glowplug.spec import names
+
+from .deployment import Awaits, Deployed, Deployment
+from .errors import DeployError, EditedMeanwhile
+from .settings import DeploySettings
+
+RUN = "glowplug.dev/retraining-run"
+VERSION = "glowplug.dev/model-version"
+_SERVICES = "/apis/serving.kserve.io/v1beta1/namespaces/{}/inferenceservices/{}"
+_REVISIONS = "/apis/serving.knative.dev/v1/namespaces/{}/revisions/{}"
+_RACES = 20
+_PAUSE_S = 0.1
+_LOOK_S = 0.5
+_FIELD = "storageUri"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The version and the storageUri that a revision's annotations name; empty where they do not."""
+
+    version: str
+    storage_uri: str
+
+
+def path_of(settings: DeploySettings) -> str:
+    """Where the InferenceService is."""
+    return _SERVICES.format(settings.namespace, settings.inference_service)
+
+
+def place_of(isvc: Mapping[str, Any], component: str) -> tuple[str, ...]:
+    """The path of the component's `storageUri`: of `model`, or of the older forms named after a framework.
+
+    Raises DeployError where there is not one.
+    """
+    found = (isvc.get("spec") or {}).get(component) or {}
+    places: list[tuple[str, ...]] = [
+        ("spec", component, name, _FIELD)
+        for name, each in sorted(found.items())
+        if isinstance(each, dict) and isinstance(each.get(_FIELD), str)
+    ]
+    if isinstance(found.get(_FIELD), str):
+        places.append(("spec", component, _FIELD))
+    if len(places) != 1:
+        metadata = isvc.get("metadata") or {}
+        raise DeployError(
+            f"InferenceService {metadata.get('namespace')}/{metadata.get('name')} has {len(places)} places of"
+            f" spec.{component}…{_FIELD}, expected one",
+            hint="the first version is deployed by hand: write a storageUri into the InferenceService",
+        )
+    return places[0]
+
+
+def storage_uri_of(isvc: Mapping[str, Any], component: str) -> str:
+    """What the component serves. Raises DeployError."""
+    value: Any = isvc
+    for key in place_of(isvc, component):
+        value = value[key]
+    return str(value)
+
+
+async def patch(api: Api, settings: DeploySettings, deployment: Deployment) -> Deployed:
+    """Writes the version. Raises EditedMeanwhile, DeployError, and what the API raises."""
+    shown = f"InferenceService {settings.namespace}/{settings.inference_service}"
+    for _ in range(_RACES):
+        try:
+            isvc = await api.get(path_of(settings))
+        except NotFound as error:
+            raise DeployError(
+                f"{shown} is not there", hint="create it with the champion first; versions replace it"
+            ) from error
+        place = place_of(isvc, settings.component)
+        found = storage_uri_of(isvc, settings.component)
+        value = deployment.version.storage_uri
+        awaits = _awaits(isvc)
+        if found == value:
+            return Deployed(awaits, shown, is_new=False)
+        if deployment.previous is not None and found != deployment.previous:
+            raise EditedMeanwhile(
+                f"{shown} {'.'.join(place)} is {found}, expected {deployment.previous}",
+                hint="somebody has changed it since the run began; start another run to replace that version",
+            )
+        try:
+            await api.merge(path_of(settings), _change(isvc, place, deployment))
+        except Conflict:
+            await asyncio.sleep(_PAUSE_S)
+            continue
+        return Deployed(awaits, shown, is_new=True)
+    raise DeployError(f"{shown}: others wrote in between {_RACES} times", hint="try again")
+
+
+async def wait_ready(api: Api, settings: DeploySettings, storage_uri: str) -> str:
+    """Why the version does not serve after `ready_s`; empty as soon as it does."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + settings.ready_s
+    while True:
+        isvc = await api.get(path_of(settings))
+        if storage_uri_of(isvc, settings.component) != storage_uri:
+            return "another version has been written in its place"
+        trouble = _unready(isvc, settings.component) or await _behind(api, isvc, settings)
+        if not trouble:
+            return ""
+        if loop.time() >= end:
+            return f"not ready after {settings.ready_s:g} s: {trouble}"
+        await asyncio.sleep(_LOOK_S)
+
+
+async def origin_of(api: Api, namespace: str, revision: str) -> Origin | None:
+    """What a revision was made of; None where it is gone or may not be seen. Raises what else the API raises."""
+    if not revision:
+        return None
+    try:
+        found = await api.get(_REVISIONS.format(namespace, revision))
+    except (NotFound, Forbidden):
+        return None
+    annotations = (found.get("metadata") or {}).get("annotations") or {}
+    return Origin(annotations.get(VERSION, ""), annotations.get(names.STORAGE_SOURCE_URI, ""))
+
+
+async def _behind(api: Api, isvc: Object, settings: DeploySettings) -> str:
+    """Whether what is ready was made of an older write: KServe's observedGeneration is that of its Knative Service."""
+    revision = _revisions(isvc, settings.component)[1]
+    origin = await origin_of(api, settings.namespace, revision)
+    written = (isvc["metadata"].get("annotations") or {}).get(VERSION, "")
+    if origin is None or origin.version == written:
+        return ""
+    return f"{revision} serves, which is of version {origin.version or 'none of ours'}"
+
+
+def _awaits(isvc: Object) -> Awaits:
+    annotations = isvc["metadata"].get("annotations") or {}
+    return Awaits.ROLLOUT if names.ROLLOUT_STEPS in annotations else Awaits.READY
+
+
+def _change(isvc: Object, place: tuple[str, ...], deployment: Deployment) -> Object:
+    change: Any = deployment.version.storage_uri
+    for key in reversed(place):
+        change = {key: change}
+    annotations = {RUN: deployment.run_id, VERSION: deployment.version.version}
+    metadata = {"resourceVersion": isvc["metadata"]["resourceVersion"], "annotations": annotations}
+    return {"metadata": metadata, **change}
+
+
+def _unready(isvc: Object, component: str) -> str:
+    """Empty where the latest revision of the component serves."""
+    conditions = {each["type"]: each for each in (isvc.get("status") or {}).get("conditions") or ()}
+    ready = conditions.get("Ready") or {}
+    if ready.get("status") != "True":
+        return str(ready.get("message") or ready.get("reason") or "it is not Ready")
+    created, is_ready = _revisions(isvc, component)
+    return "" if created == is_ready else f"{created} is not ready, {is_ready or 'none'} serves"
+
+
+def _revisions(isvc: Object, component: str) -> tuple[str, str]:
+    """(latest created, latest ready)."""
+    found = ((isvc.get("status") or {}).get("components") or {}).get(component) or {}
+    return str(found.get("latestCreatedRevision", "")), str(found.get("latestReadyRevision", ""))
