@@ -16,7 +16,7 @@ NAMES = (
     "warmfloor", "judge", "shadow", "rollout", "broker", "drift", "kafka", "logger", "offline", "pipelines",
 )  # fmt: skip
 # The others measure one thing each, in one way.
-WITH_OPTIONS = ("serving", "burst", "canary", "rollout", "kafka")
+WITH_OPTIONS = ("serving", "burst", "canary", "rollout", "kafka", "pipelines")
 PARTS = ("xgboost", "lookup", "deep")
 
 

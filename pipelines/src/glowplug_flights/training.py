@@ -44,6 +44,7 @@ PATIENCE = 25
 
 Progress = Callable[[str, int, int], None]
 Floats: TypeAlias = npt.NDArray[np.float64]
+Float32s: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,15 @@ def mean_absolute_error(predicted: Floats, actual: Floats) -> float:
     return float(np.abs(predicted - actual).mean())
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows to fit or to validate with: `features` float32 [n, view], `delays` in minutes [n], `routes` [n]."""
+
+    features: Float32s
+    delays: Floats
+    routes: npt.NDArray[Any]
+
+
 def train(
     view: FeatureView, data: TrainingSet, validation_from_ms: int, progress: Progress, rounds: int = ROUNDS
 ) -> Trained:
@@ -98,20 +108,27 @@ def train(
     Rows are in time's order or not, it does not matter. Raises `FeatureError` when either part is empty.
     """
     delays: Floats = np.asarray(data.extras["arr_delay"], dtype=np.float64)
+    routes = data.extras["route"]
     is_held_out = data.event_ms >= validation_from_ms
     if is_held_out.all() or not is_held_out.any():
         raise FeatureError(
             f"{len(delays)} training rows, {int(is_held_out.sum())} of them held out: must be some"
         )
-    routes = data.extras["route"]
+    known, held_out = (
+        Part(data.features[mask], delays[mask], routes[mask]) for mask in (~is_held_out, is_held_out)
+    )
+    return fit(view, known, held_out, progress, rounds)
+
+
+def fit(view: FeatureView, known: Part, held_out: Part, progress: Progress, rounds: int = ROUNDS) -> Trained:
+    """Fit on `known`, stop early on `held_out`. The same parts give the same model."""
     names = list(view.feature_names)
-    fit = _matrix(data.features[~is_held_out], delays[~is_held_out], names)
-    held_out = _matrix(data.features[is_held_out], delays[is_held_out], names, like=fit)
+    matrix = _matrix(known.features, known.delays, names)
     booster = xgboost.train(
         PARAMS,
-        fit,
+        matrix,
         rounds,
-        evals=[(held_out, "validation")],
+        evals=[(_matrix(held_out.features, held_out.delays, names, like=matrix), "validation")],
         early_stopping_rounds=PATIENCE,
         verbose_eval=False,
         callbacks=[_Reporter(progress, rounds)],
@@ -120,15 +137,13 @@ def train(
     best = booster[:trees]
     best.set_attr(**{VIEW_ATTRIBUTE: view.name, SCHEMA_ATTRIBUTE: view.schema_hash})
     progress("training", rounds, rounds)
-    baselines = Baselines.fit(delays[~is_held_out], routes[~is_held_out])
+    baselines = Baselines.fit(known.delays, known.routes)
     return Trained(
         booster=best,
         trees=trees,
         baselines=baselines,
-        validation_mae=mean_absolute_error(
-            best.inplace_predict(data.features[is_held_out]), delays[is_held_out]
-        ),
-        validation_baselines=baselines.errors(delays[is_held_out], routes[is_held_out]),
+        validation_mae=mean_absolute_error(best.inplace_predict(held_out.features), held_out.delays),
+        validation_baselines=baselines.errors(held_out.delays, held_out.routes),
     )
 
 

@@ -13,7 +13,18 @@ from typing import Annotated, Optional
 import typer
 
 from glowplug import __version__
-from glowplug.cli import autoscaler, events, loadtest, options, output, rollout, triton, warmfloor
+from glowplug.cli import (
+    autoscaler,
+    drift,
+    events,
+    loadtest,
+    options,
+    output,
+    pipelines,
+    rollout,
+    triton,
+    warmfloor,
+)
 from glowplug.errors import GlowplugError
 from glowplug.local.config import DEFAULT_DATA_DIR, MachineConfig
 
@@ -32,6 +43,8 @@ app.add_typer(loadtest.app, name="loadtest")
 app.add_typer(warmfloor.app, name="warmfloor")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(events.app, name="events")
+app.add_typer(drift.app, name="drift")
+app.add_typer(pipelines.app, name="pipelines")
 
 
 def _say_version(is_asked: bool) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
-import kopf
 import lightkube
 from lightkube.config.client_adapter import AsyncClient, ConnectionParams, user_auth
 from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 
 from glowplug.errors import AlreadyExists, ApiError, ConfigError, Conflict, Forbidden, NotFound, Unauthorized
+
+if TYPE_CHECKING:
+    import kopf
 
 Object = dict[str, Any]
 _ERRORS: dict[str, type[ApiError]] = {
@@ -105,6 +107,8 @@ class Api:
 
 def kopf_login(config: SingleConfig) -> kopf.ConnectionInfo:
     """The same connection for kopf."""
+    import kopf  # not needed, and not paid for, by who only asks the API
+
     user, cluster = config.user, config.cluster
     scheme, token = _authorization(config)
 

@@ -8,8 +8,8 @@ from glowplug.errors import StorageError
 from glowplug.serving.model_file import find_model_file
 
 SUFFIXES = (".json", ".ubj", ".bst", ".xgb", ".model")
-# Beside the model in what MLflow writes, and no models.
-NOT_MODELS = frozenset({"input_example.json", "serving_input_example.json"})
+# Beside the model in what MLflow and our pipelines write, and no models.
+NOT_MODELS = frozenset({"input_example.json", "profile.json", "serving_input_example.json"})
 # XGBoost writes `version` last. A UBJSON file without it is not handed to XGBoost 3.2, which reads past the end of the
 # memory of some cut-off files and takes the process with it.
 TAIL_BYTES = 64
