@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from conformance.recorder import Recorder, recorder
 from conformance.target import Object, Target
 from local.machine_lab import MachineLab, write_model
 
@@ -28,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--target", choices=TARGETS, default="local", help="what the cases run against")
     group.addoption("--gateway", help="where the cluster's hosts answer, e.g. http://127.0.0.1:31080")
     group.addoption("--model-uri", help="a storageUri of the cases' model that the cluster can read")
+    group.addoption("--record", action="store_true", help="write what statuses are expected from the target")
     group.addoption("--namespace", default="conformance", help="of the cluster")
 
 
@@ -59,6 +61,13 @@ def served(target: Target) -> Iterator[Callable[[Object], str]]:
     yield apply
     for name in names:
         target.delete(name)
+
+
+@pytest.fixture(scope="session")
+def sink(target: Target) -> Iterator[Recorder]:
+    """One for all cases: events are told apart by their types and paths."""
+    with recorder(target, "recorder") as found:
+        yield found
 
 
 def _local(stack: ExitStack, folder: pathlib.Path, cache: pathlib.Path) -> Target:

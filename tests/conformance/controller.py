@@ -1,4 +1,4 @@
-"""The rollout controller as a process of this computer, for the namespace of the cases, on either target."""
+"""Our controllers as processes of this computer, for the namespace of the cases, on either target."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -20,6 +20,7 @@ IMAGE = "CONFORMANCE_IMAGE"
 RUNTIME = "glowplug-xgboost"
 # Another controller may look after other namespaces.
 WEBHOOK = "rollout-conformance"
+FLOOR_LEASE = "glowplug-warm-floor"
 CONFIGURATION = "mutatingwebhookconfigurations"
 
 
@@ -30,15 +31,43 @@ def controller(target: Target) -> Iterator[subprocess.Popen[bytes]]:
     if not target.is_local and not prometheus:
         pytest.skip(f"${PROMETHEUS} names no Prometheus that scrapes Knative's queue-proxies")
     command = [
-        *(sys.executable, "-m", "glowplug.cli.main", "rollout", "run"),
-        *("--kubeconfig", str(target.kubeconfig), "--only", target.namespace),
-        *("--lease-namespace", target.namespace, "--lease-duration", "5", "--webhook-name", WEBHOOK),
+        *("rollout", "run", "--lease-duration", "5", "--webhook-name", WEBHOOK),
         *(() if target.is_local else ("--prometheus-url", prometheus)),
+    ]
+    with _process(target, command, lambda: has_webhook(target), "the webhook") as process:
+        yield process
+
+
+@contextmanager
+def warm_floor(target: Target) -> Iterator[subprocess.Popen[bytes]]:
+    """Started, and in possession of its lease. It is asked for no forecast, so it need not measure."""
+    command = ["warmfloor", "run", "--interval", "1", "--lease-duration", "5"]
+
+    def is_up() -> bool:
+        path = "jsonpath={.spec.holderIdentity}"
+        return (
+            f"_{process.pid}_" in target.kubectl("get", "lease", FLOOR_LEASE, "-o", path, check=False).stdout
+        )
+
+    with _process(target, command, lambda: True, "the controller") as process:
+        wait_for(is_up, "the controller to act")
+        yield process
+
+
+@contextmanager
+def _process(
+    target: Target, arguments: list[str], is_up: Callable[[], bool], what: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """One of our controllers, for the namespace of the cases; its last lines are shown with a failed case."""
+    command = [
+        *(sys.executable, "-m", "glowplug.cli.main", *arguments),
+        *("--kubeconfig", str(target.kubeconfig), "--only", target.namespace),
+        *("--lease-namespace", target.namespace),
     ]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            wait_for(lambda: has_webhook(target) or process.poll() is not None, "the webhook")
+            wait_for(lambda: is_up() or process.poll() is not None, what)
             yield process
         finally:
             process.terminate()

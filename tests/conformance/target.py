@@ -55,13 +55,16 @@ class Target:
     def is_local(self) -> bool:
         return self.name == "local"
 
+    def command(self, *arguments: str) -> list[str]:
+        """A command line of the real kubectl."""
+        return [str(KUBECTL), "--kubeconfig", str(self.kubeconfig), "-n", self.namespace, *arguments]
+
     def kubectl(
         self, *arguments: str, check: bool = True, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """The real kubectl. Whether it worked is asserted, unless `check` is false."""
-        command = [str(KUBECTL), "--kubeconfig", str(self.kubeconfig), "-n", self.namespace, *arguments]
         ran = subprocess.run(
-            command,
+            self.command(*arguments),
             input=stdin,
             capture_output=True,
             text=True,
@@ -82,9 +85,14 @@ class Target:
 
     def wait_ready(self, name: str) -> None:
         """`kubectl wait`; on failure the objects and the output of the pods are shown."""
-        timeout = f"--timeout={READY_TIMEOUT_S:.0f}s"
-        waited = self.kubectl("wait", "--for=condition=Ready", timeout, f"isvc/{name}", check=False)
-        assert waited.returncode == 0, f"{name} is not ready: {waited.stderr}\n{self.account(name)}"
+        self.wait(f"isvc/{name}")
+
+    def wait(self, *objects: str, condition: str = "Ready") -> None:
+        """`kubectl wait` for all of `KIND/NAME`."""
+        arguments = (f"--for=condition={condition}", f"--timeout={READY_TIMEOUT_S:.0f}s", *objects)
+        waited = self.kubectl("wait", *arguments, check=False)
+        seen = "" if waited.returncode == 0 else self.account(objects[0].rpartition("/")[2])
+        assert waited.returncode == 0, f"{objects} are not {condition}: {waited.stderr}\n{seen}"
 
     def delete(self, name: str) -> None:
         """Delete the InferenceService and wait for its pods to be on their way."""
@@ -119,6 +127,7 @@ class Target:
                 "get isvc,ksvc,revisions,pods -o wide",
                 f"get {POD_AUTOSCALER} -o yaml",
                 f"get isvc {name} -o yaml",
+                "get brokers,triggers,jobsinks,jobs -o yaml",
                 "get events",
                 f"logs -lserving.kserve.io/inferenceservice={name} -c kserve-container --tail=20",
             )

@@ -57,9 +57,10 @@ def test_zero_one_many_zero_without_a_failed_request(target: Target, served: Ser
     )
     revision = f"{name}-predictor-00001"
     # A new revision starts with one, to show that it can; where that takes long, it is at zero before anybody looks.
-    assert target.infer(name).status_code == 200
-    wait_scale(target, revision, 1)
-    assert conditions(target, revision) == RUNNING
+    with target.load(name, 1) as failures:
+        wait_scale(target, revision, 1)
+        assert conditions(target, revision) == RUNNING
+    assert failures == []
 
     wait_scale(target, revision, 0)
     wait_for(lambda: not target.pods(name), "the last pod to go", READY_TIMEOUT_S)
