@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo up test test-cluster check format bench lock clean
+.PHONY: help setup demo up test test-cluster conformance check format bench lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: ## Run every test, those that need torch (3 GB) included
 
 test-cluster: setup ## Run the conformance cases on the cluster of $$KUBECONFIG; see tests/conformance
 	$(BIN)/python -m pytest tests/conformance --target=cluster
+
+conformance: setup ## Run the same cases here and on the cluster of $$KUBECONFIG; see docs/conformance.md
+	$(BIN)/python -m benchmarks.conformance
 
 check: setup ## Lint, types, import directions
 	$(BIN)/ruff check .
