@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 
 from glowplug.errors import InferenceError
 from glowplug.serving.http import (
     DirectCall,
-    HttpEndpoints,
     HttpRequest,
     HttpResponse,
     error_response,
@@ -43,10 +43,18 @@ _STATUS_LINES = {
 }
 
 
+class Endpoints(Protocol):
+    """Who answers; `begin` may be None for every request, then `answer` is asked."""
+
+    def begin(self, request: HttpRequest, done: Callable[[HttpResponse], None]) -> DirectCall | None: ...
+
+    async def answer(self, request: HttpRequest) -> HttpResponse: ...
+
+
 class HttpService:
     """What the connections of one listener share."""
 
-    def __init__(self, endpoints: HttpEndpoints, *, max_body_bytes: int, keep_alive_s: float) -> None:
+    def __init__(self, endpoints: Endpoints, *, max_body_bytes: int, keep_alive_s: float) -> None:
         self.endpoints = endpoints
         self.max_body_bytes = max_body_bytes
         self.keep_alive_s = keep_alive_s

@@ -1,0 +1,1 @@
+"""Alertmanager's webhook in, one CloudEvent for each alert that fires out."""
