@@ -23,7 +23,10 @@ PLATFORM_NAMESPACES = {"kserve", "knative-serving"}
 
 def kustomizations() -> list[pathlib.Path]:
     """Every file of that name in the bundle."""
-    folders = (MANIFESTS, ROOT / "predictors", ROOT / "transformers")
+    folders = (
+        *(MANIFESTS, ROOT / "predictors", ROOT / "transformers"),
+        *(ROOT / "eventing", ROOT / "pipelines"),
+    )
     return sorted(path for folder in folders for path in folder.rglob("kustomization.yaml"))
 
 
@@ -80,20 +83,44 @@ def key(target: Object) -> tuple[str, str, str]:
 
 
 def of_kind(objects: tuple[Object, ...], *kinds: str) -> list[Object]:
-    return [each for each in objects if each["kind"] in kinds]
+    """Kubernetes' own Services where `Service` is asked for, not Knative's."""
+    return [each for each in objects if each["kind"] in kinds and not is_knative_service(each)]
 
 
 def pods(objects: tuple[Object, ...]) -> Iterator[tuple[Object, Object]]:
     """Each object that makes pods, and its pod spec."""
     for each in objects:
-        if each["kind"] in ("Deployment", "StatefulSet", "Job"):
-            yield each, each["spec"]["template"]["spec"]
-        elif each["kind"] == "ClusterServingRuntime":
-            yield each, each["spec"]
-        elif each["kind"] == "InferenceService":
-            for component in ("predictor", "transformer"):
-                if component in each["spec"]:
-                    yield each, each["spec"][component]
+        yield from ((each, pod) for pod in _pods_of(each))
+
+
+def _pods_of(each: Object) -> Iterator[Object]:
+    kind, spec = each["kind"], each.get("spec", {})
+    if kind in ("Deployment", "StatefulSet", "Job", "ContainerSource") or is_knative_service(each):
+        yield spec["template"]["spec"]
+    elif kind == "CronJob":
+        yield spec["jobTemplate"]["spec"]["template"]["spec"]
+    elif kind == "JobSink":
+        yield spec["job"]["spec"]["template"]["spec"]
+    elif kind == "ClusterServingRuntime":
+        yield spec
+    elif kind == "InferenceService":
+        yield from (spec[component] for component in ("predictor", "transformer") if component in spec)
+    elif kind == "WorkflowTemplate":
+        # A template's container runs in a pod of its own, under what the workflow says of all of them.
+        of_all = {"securityContext": spec.get("securityContext", {})}
+        yield from (
+            {
+                **of_all,
+                "containers": [{"name": part["name"], **part["container"]}],
+                "volumes": part["volumes"],
+            }
+            for part in spec["templates"]
+            if "container" in part
+        )
+
+
+def is_knative_service(each: Object) -> bool:
+    return bool(each["kind"] == "Service" and each["apiVersion"] == "serving.knative.dev/v1")
 
 
 def containers(pod: Object) -> list[Object]:

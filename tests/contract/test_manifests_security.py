@@ -77,10 +77,24 @@ REFUSED = [
 
 
 def may(who: str, verb: str, group: str, resource: str, namespace: str, name: str) -> bool:
-    """As the API decides it, from the roles that are bound."""
-    by_key = {key(each): each for each in CONTROLLERS}
-    for binding in of_kind(CONTROLLERS, "RoleBinding", "ClusterRoleBinding"):
-        if {"kind": "ServiceAccount", "name": who, "namespace": "glowplug"} not in binding["subjects"]:
+    """One of the controllers."""
+    return may_of(CONTROLLERS, (who, "glowplug"), verb, group, resource, namespace, name)
+
+
+def may_of(
+    objects: tuple[Object, ...],
+    who: tuple[str, str],
+    verb: str,
+    group: str,
+    resource: str,
+    namespace: str,
+    name: str,
+) -> bool:
+    """As the API decides it for a service account (name, namespace), from the roles that `objects` bind."""
+    by_key = {key(each): each for each in objects}
+    subject = {"kind": "ServiceAccount", "name": who[0], "namespace": who[1]}
+    for binding in of_kind(objects, "RoleBinding", "ClusterRoleBinding"):
+        if subject not in binding["subjects"]:
             continue
         space = binding["metadata"].get("namespace", "")
         if space and space != namespace:

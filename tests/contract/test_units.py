@@ -17,11 +17,16 @@ else:
     import tomllib
 
 ROOT = pathlib.Path(__file__).parents[2]
-UNITS = sorted(
-    path.parent
-    for path in ROOT.glob("*/*/pyproject.toml")
-    if path.parts[-3] in ("predictors", "transformers")
-)
+
+
+def _units(*folders: str) -> list[pathlib.Path]:
+    found = [path.parent for folder in folders for path in (ROOT / folder).glob("*/pyproject.toml")]
+    return sorted(found)
+
+
+UNITS = _units("predictors", "transformers")
+# What takes or sends events: no InferenceService, and no model's command line.
+EVENT_UNITS = _units("eventing")
 KUBECTL = pathlib.Path(sys.executable).parent / "kubectl"
 
 
@@ -35,7 +40,8 @@ def declared(unit: pathlib.Path) -> dict[str, Any]:
 
 
 def images() -> set[str]:
-    return {declared(unit)["tool"]["glowplug"]["unit"]["image"] for unit in UNITS}
+    found = (declared(unit)["tool"]["glowplug"]["unit"]["image"] for unit in (*UNITS, *EVENT_UNITS))
+    return {image.partition(":")[0] for image in found}
 
 
 def objects(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -56,8 +62,10 @@ def test_there_are_units() -> None:
     assert {unit.name for unit in UNITS} >= {"xgboost", "feature-lookup"}
 
 
+@pytest.mark.parametrize("unit", [*UNITS, *EVENT_UNITS], ids=lambda path: path.name)
 def test_has_what_a_unit_needs(unit: pathlib.Path) -> None:
-    for name in ("Dockerfile", "isvc.yaml", "kustomization.yaml", "README.md", "src"):
+    manifest = "isvc.yaml" if unit in UNITS else "kustomization.yaml"
+    for name in ("Dockerfile", manifest, "kustomization.yaml", "README.md", "src"):
         assert (unit / name).exists(), name
     run = shlex.split(declared(unit)["tool"]["glowplug"]["unit"]["run"])
     assert run[:2] == ["python", "-m"]
@@ -77,6 +85,19 @@ def test_its_command_answers_help(unit: pathlib.Path) -> None:
         capture_output=True, text=True, check=True, cwd=unit, env={"PYTHONPATH": f"{unit / 'src'}:{ROOT / 'src'}"},
     )  # fmt: skip
     assert "--model_name" in shown.stdout
+
+
+@pytest.mark.parametrize("unit", EVENT_UNITS, ids=lambda path: path.name)
+def test_an_event_unit_starts(unit: pathlib.Path) -> None:
+    """As far as to say how it is used, or what it has not been told."""
+    run = shlex.split(declared(unit)["tool"]["glowplug"]["unit"]["run"])
+    shown = subprocess.run(
+        [sys.executable, *run[1:], "--help"],
+        capture_output=True, text=True, check=False, cwd=unit, env={"PYTHONPATH": f"{unit / 'src'}:{ROOT / 'src'}"},
+    )  # fmt: skip
+    assert shown.returncode in (0, 2), shown.stderr
+    assert "usage:" in shown.stdout.lower() or "hint:" in shown.stderr
+    assert "Traceback" not in shown.stderr
 
 
 def test_its_kustomization_builds(unit: pathlib.Path) -> None:
