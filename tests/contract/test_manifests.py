@@ -45,6 +45,7 @@ BROUGHT_BY_USERS = {
         ("ConfigMap", "serving", "feature-store"),
         ("PersistentVolumeClaim", "serving", "models"),
         ("Secret", "serving", "model-storage"),
+        ("Secret", "serving", "offline-store"),
     },
     # The machine's folder of models, and the Redis of the demo.
     "local": {("ConfigMap", "", "feature-store"), ("PersistentVolumeClaim", "", "models")},

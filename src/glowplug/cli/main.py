@@ -17,6 +17,7 @@ from glowplug.cli import (
     autoscaler,
     drift,
     events,
+    features,
     loadtest,
     options,
     output,
@@ -44,6 +45,7 @@ app.add_typer(warmfloor.app, name="warmfloor")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(events.app, name="events")
 app.add_typer(drift.app, name="drift")
+app.add_typer(features.app, name="features")
 app.add_typer(pipelines.app, name="pipelines")
 
 
