@@ -106,6 +106,9 @@ def localize(
     rewriter = Rewriter(place.ports.real, mounts(container, place), around.resolve)
     env, variables = _environment(pod, container, unit, place, around, rewriter)
     argv = tuple(_real(word, rewriter, variables) for word in rewrite_port_words(words, place.ports.real))
+    if argv[0] in _PYTHON:
+        # Last, as it is a path of this computer: a volume that is mounted at the same place is not meant by it.
+        argv = (around.config.python, *argv[1:])
     working_dir = container.get("workingDir")
     cwd = _real(working_dir, rewriter, variables) if working_dir else str(place.folder)
     http_port = _http_port(container, unit is not None, place.ports)
@@ -153,8 +156,6 @@ def _words(
         if has_model and container["name"] == names.SERVING_CONTAINER and not _has_model_dir(container):
             # A unit's default, which is in its code, where nothing can be rewritten.
             command.append(f"--model_dir={names.MODEL_MOUNT_PATH}")
-    if command[0] in _PYTHON:
-        command[0] = around.config.python
     return [*command, *(container.get("args") or ())]
 
 

@@ -303,6 +303,18 @@ def test_subpaths_stay_below_their_volume():
     assert command.argv[1:] == (f"{below}/config.yaml", f"{below}/secrets/x", "/etc/app")
 
 
+def test_the_machine_s_own_python_is_no_path_of_the_pod():
+    command, _ = run(
+        {
+            "name": "c",
+            "command": ["python", "/venv/run.py"],
+            "volumeMounts": [{"name": "v", "mountPath": "/venv"}],
+        },
+        volumes=[{"name": "v", "emptyDir": {}}],
+    )
+    assert command.argv == ("/venv/bin/python", "/data/pods/u1/volumes/v/run.py")
+
+
 def test_images():
     assert IMAGES.find("glowplug/xgboost") is XGBOOST
     assert IMAGES.find("registry:5000/a/glowplug/xgboost:1.2@sha256:00") is XGBOOST
