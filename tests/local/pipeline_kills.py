@@ -4,6 +4,9 @@ A forked child does the run and is killed with SIGKILL at a random moment; then 
 there, before anything goes on; then another child does the same run. Forked, since importing MLflow anew for each
 child would take longer than all the rest; the parent itself never opens the registry, since a database that is open
 must not be carried over a fork.
+
+Every other kill is at a moment of the whole run, the others at one of its registration: a small part of the time, and
+the one that can leave half a model.
 """
 
 from __future__ import annotations
@@ -25,54 +28,73 @@ from unit.pipelines import toy
 
 from glowplug.registry import aliases
 from glowplug.registry.audit import half_registered
-from glowplug.registry.models import RegistryConfig, connect
+from glowplug.registry.models import RegistryConfig, connect, warm
 from glowplug_pipelines import plots
 from glowplug_pipelines.execution import execute
+from glowplug_pipelines.run import run_folder
 from glowplug_pipelines.settings import Settings
+from glowplug_pipelines.steps import REGISTER
 from glowplug_pipelines.steps.registering import RUN_TAG, TAGS
 
 _DEADLINE_S = 150.0
+_KILLS_A_RUN = 4
 
 
 @dataclass(frozen=True)
 class Killed:
-    """`half` are what was wrong, a line each; `hits` how many children were killed before they were through."""
+    """`half` are what was wrong, a line each; `hits` how many children were killed before they were through, and
+    `registering` how many of these while they registered."""
 
     hits: int
+    registering: int
     runs: int
     half: tuple[str, ...]
 
 
-def kill_again_and_again(folder: Path, kills: int, seed: int) -> Killed:
-    """Until `kills` children were killed. Each run is then done to its end, and has one version and its alias."""
-    import mlflow.tracking  # noqa: F401 - for every child
+def make_registry(folder: Path) -> RegistryConfig:
+    """An empty one: to make its tables takes longer than a run."""
+    # All that a child needs is imported once, here.
+    import mlflow.artifacts
+    import mlflow.store.model_registry.sqlalchemy_store
+    import mlflow.store.tracking.sqlalchemy_store
+    import mlflow.tracking  # noqa: F401
 
     plots.warm()
+    config = RegistryConfig.local(folder)
+    _in_child(partial(warm, config))
+    return config
+
+
+def kill_again_and_again(folder: Path, registry: RegistryConfig, model: str, kills: int, seed: int) -> Killed:
+    """Until `kills` children were killed. Each run is then done to its end, and has one version and its alias."""
     chance = random.Random(seed)
-    settings = toy.settings(folder / "work", RegistryConfig.local(folder / "mlflow"))
-    _in_child(partial(_do, settings, "run-0", 60))
+    settings = toy.settings(folder, registry, model)
     started = time.monotonic()
     _in_child(partial(_do, settings, "timed", 60))
-    longest_s = time.monotonic() - started
-    hits, run, half = 0, 0, list[str]()
+    whole_s = time.monotonic() - started
+    # A registration that is begun anew takes as long; the first one of a model makes its experiment too.
+    registering_s = json.loads((_run(settings, "timed") / f"{REGISTER}.json").read_text())["seconds"]
+    hits, registering, run, half = 0, 0, 0, list[str]()
     while hits < kills:
         run += 1
         name, day = f"run-{run}", 60 + run
-        for _ in range(min(4, kills - hits)):
+        for turn in range(min(_KILLS_A_RUN, kills - hits)):
             child = _forked(partial(_do, settings, name, day))
+            if turn % 2:
+                child.wait_until((_run(settings, name) / f".{REGISTER}.draft").exists)
             # The moment is what is random here; nothing is waited for.
-            time.sleep(chance.uniform(0, longest_s))
+            time.sleep(chance.uniform(0, registering_s if turn % 2 else whole_s))
             os.kill(child.process, signal.SIGKILL)
             was_killed = child.was_killed()
             child.answer.unlink()
             if not was_killed:
                 break
             hits += 1
-            half += [f"after kill {hits}: {each}" for each in _in_child(partial(_whole, settings))]
+            registering += (_run(settings, name) / f".{REGISTER}.draft").exists()
+            half += [f"after kill {hits}: {each}" for each in _in_child(partial(_audit, settings))]
         _in_child(partial(_do, settings, name, day))
-        half += [f"{name}: {each}" for each in _in_child(partial(_whole, settings))]
-        half += [f"{name}: {each}" for each in _in_child(partial(_once, settings, name))]
-    return Killed(hits, run, tuple(half))
+        half += [f"{name}: {each}" for each in _in_child(partial(_audit, settings, name))]
+    return Killed(hits, registering, run, tuple(half))
 
 
 @dataclass(frozen=True)
@@ -82,20 +104,24 @@ class _Child:
 
     def was_killed(self) -> bool:
         """Once it has ended. Raises RuntimeError where it failed or does not end."""
-        deadline = time.monotonic() + _DEADLINE_S
-        done, status = os.waitpid(self.process, os.WNOHANG)
-        while not done:
-            if time.monotonic() > deadline:
-                os.kill(self.process, signal.SIGKILL)
-                os.waitpid(self.process, 0)
-                raise RuntimeError(f"a child took more than {_DEADLINE_S:.0f} s")
-            time.sleep(0.01)
-            done, status = os.waitpid(self.process, os.WNOHANG)
+        self.wait_until(lambda: False)
+        _, status = os.waitpid(self.process, 0)
         if os.WIFSIGNALED(status):
             return True
         if os.WEXITSTATUS(status) != 0:
             raise RuntimeError(self.answer.read_text())
         return False
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Or until it has ended. Raises RuntimeError where that takes too long."""
+        deadline = time.monotonic() + _DEADLINE_S
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while not condition() and os.waitid(os.P_PID, self.process, ended) is None:
+            if time.monotonic() > deadline:
+                os.kill(self.process, signal.SIGKILL)
+                os.waitpid(self.process, 0)
+                raise RuntimeError(f"a child took more than {_DEADLINE_S:.0f} s")
+            time.sleep(0.005)
 
 
 def _forked(work: Callable[[], Any]) -> _Child:
@@ -126,11 +152,17 @@ def _in_child(work: Callable[[], Any]) -> Any:
 
 def _do(settings: Settings, run_id: str, day: int) -> None:
     # Forced: what is registered is the question here, and each run has a day more and so another content.
-    execute(settings, toy.request(run_id, day=day), is_forced=True)
+    execute(settings, toy.request(run_id, settings.model, day), is_forced=True)
 
 
-def _whole(settings: Settings) -> list[str]:
-    return half_registered(settings.registry, settings.model, TAGS)
+def _run(settings: Settings, run_id: str) -> Path:
+    return run_folder(settings.work_dir, settings.model, run_id)
+
+
+def _audit(settings: Settings, done: str = "") -> list[str]:
+    """What is wrong with the registry, and with what the run `done` came to."""
+    half = half_registered(settings.registry, settings.model, TAGS)
+    return half + (_once(settings, done) if done else [])
 
 
 def _once(settings: Settings, run_id: str) -> list[str]:

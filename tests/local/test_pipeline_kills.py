@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from local.pipeline_kills import kill_again_and_again
+from local.pipeline_kills import kill_again_and_again, make_registry
 
+from glowplug.registry.models import RegistryConfig
 from glowplug_pipelines.steps import registering
 
 KILLS = 10
@@ -19,13 +20,21 @@ pytestmark = [
 ]
 
 
-def test_no_kill_leaves_half_a_model(tmp_path: Path) -> None:
-    killed = kill_again_and_again(tmp_path, KILLS, seed=7)
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> RegistryConfig:
+    return make_registry(tmp_path_factory.mktemp("registry"))
+
+
+def test_no_kill_leaves_half_a_model(registry: RegistryConfig, tmp_path: Path) -> None:
+    killed = kill_again_and_again(tmp_path, registry, "whole", KILLS, seed=7)
     assert killed.half == ()
     assert killed.hits == KILLS
+    assert killed.registering > 0, "no kill hit what it was meant for"
 
 
-def test_the_lab_sees_half_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lab_sees_tags_that_are_not_there(
+    registry: RegistryConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A registration whose tags come after the version is what must not be, and is seen."""
     whole = registering._candidate
 
@@ -35,5 +44,5 @@ def test_the_lab_sees_half_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return type(candidate)(**{**vars(candidate), "tags": tags})
 
     monkeypatch.setattr(registering, "_candidate", without_tags)
-    killed = kill_again_and_again(tmp_path, 1, seed=7)
+    killed = kill_again_and_again(tmp_path, registry, "untagged", 1, seed=7)
     assert any("no tag glowplug.dev/verdict" in each for each in killed.half)
