@@ -124,7 +124,8 @@ def _calibration(verdict: Verdict) -> Iterator[str]:
 def _limits(facts: Facts, evidence: Evidence) -> Iterator[str]:
     yield "## What this does not say"
     yield ""
-    yield "- Intervals rest on whole days drawn anew; days that are alike in a row make them too narrow."
+    yield "- Intervals rest on whole days drawn anew, and on how alike days in a row were taken to be;"
+    yield "  weeks that are unlike the held-out ones are in none of them."
     yield "- Latency is that of one row in the model alone, without a server or features."
     seen = facts.evaluated["seen_by_champion"]
     if seen:

@@ -19,6 +19,7 @@ from glowplug_pipelines.gate.verdict import Verdict
 _BETTER, _WORSE, _PLAIN, _QUIET = "#1b7837", "#b2182b", "#2166ac", "#888888"
 _SHOWN_SLICES = 24
 _BINS = 10
+_LABEL = 26
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,16 @@ def _slices(axes: Any, evidence: Evidence, verdict: Verdict) -> None:
         colour = _WORSE if interval.low > 0 else _BETTER if interval.high < 0 else _QUIET
         axes.plot([interval.low, interval.high], [row, row], color=colour, lw=1.4)
         axes.plot([interval.mean], [row], "o", color=colour, ms=4)
-    axes.set_yticks(
-        range(len(shown)), [f"{each.name} {each.value} ({each.rows:,})" for each in shown], fontsize=8
-    )
+    labels = [f"{_short(f'{each.name} {each.value}')} ({each.rows:,})" for each in shown]
+    axes.set_yticks(range(len(shown)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)
     axes.set_xlabel(f"loss beside {evidence.reference}, %  (right: challenger is worse)")
+
+
+def _short(name: str) -> str:
+    """What the margin has room for; the card's table has it whole."""
+    return name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…"
 
 
 def _calibration(axes: Any, evidence: Evidence) -> None:

@@ -69,14 +69,16 @@ class WindowSettings:
 class GateSettings:
     """What a challenger must show; the decisions are in `glowplug_pipelines.gate`.
 
-    `alpha` is the risk of each kind of proof; `min_improvement_percent` of the reference's loss; a slice of at least
-    `slice_min_rows` rows regresses where it is proven to lose more than `slice_tolerance_percent`; `max_bias` in the
-    label's unit, 0 leaves it out, as it does for the latency and size budgets.
+    `alpha` is the risk of each kind of proof, and `day_correlation` how alike the differences of two days in a row are
+    taken to be (in a year of flights, 0 to 0.3 within two weeks); `min_improvement_percent` of the reference's loss; a
+    slice of at least `slice_min_rows` rows regresses where it is proven to lose more than `slice_tolerance_percent`;
+    `max_bias` in the label's unit, 0 leaves it out, as it does for the latency and size budgets.
     """
 
     alpha: float = 0.05
     min_improvement_percent: float = 0.0
     min_days: int = 5
+    day_correlation: float = 0.2
     resamples: int = 4000
     slice_min_rows: int = 100
     slice_tolerance_percent: float = 5.0
@@ -178,6 +180,7 @@ def _gate(section: Section) -> GateSettings:
             "minImprovementPercent", default.min_improvement_percent, at_least=0
         ),
         min_days=section.whole("minDays", default.min_days, at_least=2),
+        day_correlation=section.number("dayCorrelation", default.day_correlation, at_least=0, below=0.9),
         resamples=section.whole("resamples", default.resamples, at_least=200),
         slice_min_rows=section.whole("sliceMinRows", default.slice_min_rows, at_least=2),
         slice_tolerance_percent=section.number(

@@ -6,6 +6,13 @@ and both vary with the days drawn. Differences are paired, row by row, before an
 
 Few days make a percentile interval too narrow. It is widened as Hesterberg (2015, "What teachers should know about the
 bootstrap", section 4.3) does: the level is set so that the interval of normal data would be the t interval.
+
+Nor is a day independent of the day before. Blocks of several days would need many more days than are held out, and so
+would a correlation estimated from them. So one is assumed, and the interval is stretched to what it would be over as
+many independent days as the correlated ones are worth (Zwiers & von Storch 1995, "Taking serial correlation into
+account in tests of the mean"). For days whose correlation is the assumed 0.2, 95 % intervals over 5, 7, 14 and 28 days
+cover 94 to 96 % (800 simulations each), without the stretching 87 to 90 %; where it is really 0.4, 91 to 94 %.
+What no interval knows is whether the weeks to come are like these.
 """
 
 from __future__ import annotations
@@ -37,18 +44,22 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often each of D days is drawn in each of B resamples: [B, D]; the same draws for every mean."""
+    """How often each of D days is drawn in each of B resamples: [B, D]; the same draws for every mean.
+
+    `correlation` is that of a day's mean with the next day's.
+    """
 
     day_of_row: Int64s
     draws: npt.NDArray[np.float64]
+    correlation: float = 0.0
 
     @classmethod
-    def of(cls, days: Int64s, resamples: int, seed: int) -> Resampling:
+    def of(cls, days: Int64s, resamples: int, seed: int, correlation: float = 0.0) -> Resampling:
         """`days` [n] are numbers of days in any order."""
         numbers, day_of_row = np.unique(days, return_inverse=True)
         count = len(numbers)
         drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-        return cls(np.asarray(day_of_row, dtype=np.int64), drawn.astype(np.float64))
+        return cls(np.asarray(day_of_row, dtype=np.int64), drawn.astype(np.float64), correlation)
 
     @property
     def days(self) -> int:
@@ -68,7 +79,10 @@ class Resampling:
         """Two-sided, 1 - alpha, of the mean of `values` [n]. Two days or more are needed."""
         level = widened_level(alpha / 2, self.days)
         low, high = np.quantile(self.means(values), [level, 1 - level])
-        return Interval(float(values.mean()), float(low), float(high), self.days)
+        mean, factor = float(values.mean()), stretch(alpha / 2, self.days, self.correlation)
+        return Interval(
+            mean, mean + factor * (float(low) - mean), mean + factor * (float(high) - mean), self.days
+        )
 
 
 def widened_level(level: float, days: int) -> float:
@@ -77,6 +91,18 @@ def widened_level(level: float, days: int) -> float:
     Phi(-sqrt(D / (D - 1)) * t_{1 - level, D - 1}): Hesterberg 2015, section 4.3.
     """
     return float(stats.norm.cdf(-np.sqrt(days / (days - 1)) * stats.t.ppf(1 - level, days - 1)))
+
+
+def stretch(level: float, days: int, correlation: float) -> float:
+    """How much wider an interval over correlated days is than one that takes them for independent.
+
+    The mean of D days varies by f times the variance of a day over D, their own spread shows D - f of D parts of that
+    variance, and they are worth D / f days: f is 1 for independent ones, and less than D.
+    """
+    lags = np.arange(1, days)
+    f = 1 + 2 * float(((1 - lags / days) * correlation**lags).sum())
+    reach = stats.t.ppf(1 - level, days / f - 1) / stats.t.ppf(1 - level, days - 1)
+    return float(np.sqrt(f * (days - 1) / (days - f)) * reach)
 
 
 def simultaneous_lows(
@@ -102,14 +128,14 @@ def simultaneous_lows(
     bounds = []
     for (_, mask), mean, error in zip(parts, means, errors, strict=True):
         days = len(np.unique(resampling.day_of_row[mask]))
-        reach = critical * _small_sample_factor(alpha / len(parts), days) * error
+        reach = critical * _small_sample_factor(alpha / len(parts), days, resampling.correlation) * error
         bounds.append(Interval(mean, mean - reach, mean + reach, days))
     return bounds
 
 
-def _small_sample_factor(level: float, days: int) -> float:
+def _small_sample_factor(level: float, days: int, correlation: float) -> float:
     """How much wider a t interval over `days` blocks is than the normal one with the plug-in standard error."""
     if days < 2:
         return float("inf")
     ratio = stats.t.ppf(1 - level, days - 1) / stats.norm.ppf(1 - level)
-    return float(np.sqrt(days / (days - 1)) * ratio)
+    return float(np.sqrt(days / (days - 1)) * ratio) * stretch(level, days, correlation)

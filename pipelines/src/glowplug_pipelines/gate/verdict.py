@@ -44,7 +44,7 @@ def judge(evidence: Evidence, settings: GateSettings) -> Verdict:
     if evidence.unjudged:
         reason = Check("better", Result.INCONCLUSIVE, evidence.unjudged)
         return _of([reason, checks.latency(evidence, settings), checks.size(evidence, settings)])
-    resampling = Resampling.of(evidence.days, settings.resamples, SEED)
+    resampling = Resampling.of(evidence.days, settings.resamples, SEED, settings.day_correlation)
     differences = checks.slice_differences(evidence, resampling, settings)
     return _of(
         [

@@ -7,13 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glowplug_pipelines.gate.bootstrap import Resampling, simultaneous_lows, widened_level
+from glowplug_pipelines.gate.bootstrap import Resampling, simultaneous_lows, stretch, widened_level
 
 
-def _days_that_differ(chance: np.random.Generator, days: int) -> tuple[np.ndarray, np.ndarray]:
-    """(day, value) of rows with mean 0, skewed, those of a day alike."""
+def _days_that_differ(
+    chance: np.random.Generator, days: int, correlation: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """(day, value) of rows with mean 0, skewed, those of a day alike, and each day somewhat like the one before."""
     day = np.repeat(np.arange(days), chance.integers(20, 40, days))
-    return day, chance.standard_normal(days)[day] + 3 * chance.standard_exponential(len(day)) - 3
+    effects = chance.standard_normal(days)
+    for each in range(1, days):
+        effects[each] = correlation * effects[each - 1] + np.sqrt(1 - correlation**2) * effects[each]
+    return day, effects[day] + 3 * chance.standard_exponential(len(day)) - 3
 
 
 @pytest.mark.parametrize("days", [7, 14])
@@ -30,6 +35,21 @@ def test_the_interval_covers_the_mean_as_often_as_it_says(days: int) -> None:
         plain += low <= 0 <= high
     assert 0.92 <= covered / 400 <= 0.985
     assert plain < covered
+
+
+@pytest.mark.parametrize("days", [5, 14])
+def test_the_interval_covers_where_a_day_is_like_the_one_before(days: int) -> None:
+    chance = np.random.default_rng(6)
+    covered = unstretched = 0
+    for seed in range(400):
+        day, values = _days_that_differ(chance, days, correlation=0.2)
+        interval = Resampling.of(day, 800, seed, correlation=0.2).interval(values, 0.05)
+        covered += interval.low <= 0 <= interval.high
+        interval = Resampling.of(day, 800, seed).interval(values, 0.05)
+        unstretched += interval.low <= 0 <= interval.high
+    assert 0.92 <= covered / 400 <= 0.985
+    # 90 % of 400 are 360, give or take 6.
+    assert unstretched / 400 < 0.92
 
 
 def test_rows_of_a_day_are_not_independent() -> None:
@@ -56,6 +76,11 @@ def test_slices_looked_at_together_raise_few_false_alarms() -> None:
 
 def test_few_days_widen() -> None:
     assert widened_level(0.025, 5) < widened_level(0.025, 14) < widened_level(0.025, 365) < 0.025
+
+
+def test_independent_days_are_not_stretched_and_alike_ones_are() -> None:
+    assert stretch(0.025, 14, 0.0) == 1.0
+    assert 1.0 < stretch(0.025, 14, 0.2) < stretch(0.025, 7, 0.2) < stretch(0.025, 7, 0.4)
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=60).filter(lambda days: len(set(days)) > 1))
