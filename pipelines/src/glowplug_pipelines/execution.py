@@ -1,15 +1,14 @@
 """A whole run: every step in its order, resumed where an earlier process of the same run was stopped.
 
-MLflow takes seconds to be imported and opened, and training does not need it: a thread does that meanwhile. Another
-makes the profile while the challenger is evaluated and judged: neither needs the other.
+MLflow takes seconds to be imported and opened, and training does not need it: a thread does that meanwhile, and brings
+the champion as soon as there are rows to ask it about. Another makes the profile while the challenger is evaluated and
+judged: neither needs the other.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,7 @@ def execute(
         if finished is not None:
             return finished
         workload = load_workload(settings)
-        with _warming(settings.registry):
-            gated, made = _to_the_gate(run, workload, settings, progress)
+        gated, made = _to_the_gate(run, workload, settings, progress)
         registered = registering.register_challenger(
             run, settings.registry, made, is_forced=is_forced, progress=progress
         )
@@ -91,30 +89,23 @@ def _finished(run: Run, *, is_forced: bool) -> Finished | None:
 def _to_the_gate(
     run: Run, workload: Workload, settings: Settings, progress: Progress
 ) -> tuple[Outcome, registering.Made]:
-    built = dataset.build(run, workload, settings.window, progress)
-    trained = training.train(run, workload, built, progress)
-    progress("comparing with the champion", 0, 0)
-    with ThreadPoolExecutor(1, thread_name_prefix="profile") as pool:
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="registry") as beside,
+        ThreadPoolExecutor(1, thread_name_prefix="profile") as pool,
+    ):
+        beside.submit(_open, settings.registry)
+        built = dataset.build(run, workload, settings.window, progress)
+        fetching = beside.submit(champion.fetch, run, settings.registry)
+        trained = training.train(run, workload, built, progress)
         profiled = pool.submit(profiling.profile, run, workload, built, trained)
-        fetched = champion.fetch(run, settings.registry)
-        evaluated = evaluation.evaluate(run, workload, built, trained, fetched)
+        progress("comparing with the champion", 0, 0)
+        evaluated = evaluation.evaluate(run, workload, built, trained, fetching.result())
         gated = gating.decide(run, workload, settings.gate, built, trained, evaluated)
-    return gated, registering.Made(built, trained, evaluated, profiled.result(), gated)
+        return gated, registering.Made(built, trained, evaluated, profiled.result(), gated)
 
 
-@contextmanager
-def _warming(registry: RegistryConfig) -> Iterator[None]:
-    def open_registry() -> None:
-        plots.warm()
-        try:
-            warm(registry)
-        except StorageError:
-            # The step that needs it says so.
-            return
-
-    thread = threading.Thread(target=open_registry, name="open registry", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
+def _open(registry: RegistryConfig) -> None:
+    plots.warm()
+    # The step that needs it says so.
+    with suppress(StorageError):
+        warm(registry)

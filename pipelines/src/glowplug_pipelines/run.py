@@ -22,17 +22,18 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from glowplug.errors import ConfigError, DataDirHeld
+from glowplug.errors import ConfigError, DataDirHeld, StorageError
 from glowplug_pipelines.settings import Span
 
 _REQUEST = "request.json"
 _STATUS = "status.json"
+_ROOM = "is there room on the disk? the same run goes on where it stopped"
 Values = Mapping[str, Any]
 """What JSON has."""
 
@@ -120,8 +121,12 @@ class Run:
         try:
             values = _plain(make(draft))
         except Exception as error:
-            reason = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
-            self.report(Status("failed", name, reason, getattr(error, "hint", "")))
+            # Its room may be what the status needs.
+            shutil.rmtree(draft, ignore_errors=True)
+            self._report_failure(name, error)
+            # A full disk has many faces: numpy's "17280 requested and 4968 written" has no errno.
+            if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
+                raise StorageError(f"the step {name} of {self.folder}: {error}", hint=_ROOM) from error
             raise
         seconds = round(time.monotonic() - started, 3)
         folder = self.folder / name
@@ -158,6 +163,12 @@ class Run:
             if not self._has_failed:
                 write_atomically(self.folder / _STATUS, {**asdict(status), "updated": now})
             self._has_failed = self._has_failed or status.state == "failed"
+
+    def _report_failure(self, name: str, error: Exception) -> None:
+        reason = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
+        # Where not even this can be written, what went wrong first is still what is raised.
+        with suppress(StorageError):
+            self.report(Status("failed", name, reason, getattr(error, "hint", "")))
 
     @property
     def status(self) -> Status:
@@ -221,14 +232,18 @@ def write_atomically(path: Path, values: Values) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """`content` at `path`, by rename, flushed."""
+    """`content` at `path`, by rename, flushed. Raises `StorageError`; then what was there is as it was."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _flush(path.parent)
+    try:
+        with draft.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise StorageError(f"{path} cannot be written: {error.strerror}", hint=_ROOM) from error
 
 
 def _read(path: Path) -> dict[str, Any] | None:

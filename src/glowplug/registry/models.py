@@ -270,4 +270,6 @@ class explained:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, GlowplugError):
-            raise StorageError(f"the model registry at {self._uri}: model {self._name}: {error}") from error
+            # SQLAlchemy adds the whole statement and its parameters.
+            told = str(error).partition("\n[SQL:")[0]
+            raise StorageError(f"the model registry at {self._uri}: model {self._name}: {told}") from error
