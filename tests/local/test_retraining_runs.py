@@ -384,3 +384,89 @@ def test_a_storage_uri_written_by_hand_beside_our_annotation_promotes_nothing(
         ended = retrain(settings, told, around(lab), steps())
         assert ended.ending is ending, ended
         lab.kubectl("delete", "revision", "flights-predictor-00002")
+
+
+def without_rollout(lab: ApiLab) -> None:
+    lab.kubectl("annotate", "isvc", "flights", "glowplug.dev/rollout-steps-")
+
+
+def write_uri(lab: ApiLab, uri: str) -> None:
+    spec = {"spec": {"predictor": {"model": {"storageUri": uri}}}}
+    lab.kubectl("patch", "isvc", "flights", "--type=merge", "-p", json.dumps(spec))
+
+
+@pytest.mark.usefixtures("service")
+def test_a_version_that_never_gets_ready_is_rejected_and_what_was_there_is_put_back(
+    lab: ApiLab, sink: Sink, tmp_path: pathlib.Path, registry: pathlib.Path
+) -> None:
+    """Nothing makes this InferenceService ready: no controller runs."""
+    without_rollout(lab)
+    settings = retraining_lab.settings(tmp_path, deploying={"readySeconds": 0.5}, registry=registry)
+    failed = retrain(settings, event(DRIFT, "1"), around(lab, sink), steps())
+    assert (
+        failed.is_failure and f"not ready after 0.5 s: it is not Ready; {OLD} was put back" in failed.reason
+    )
+    uri, annotations = served(lab)
+    assert uri == OLD and direct.VERSION not in annotations and direct.RUN not in annotations
+    ((_, body),) = sink.of_type("dev.glowplug.retraining.failed")
+    version = resolve(settings.registry, "flights", json.loads(body)["version"])
+    assert "not ready" in version.tags[aliases.REJECTED_TAG]
+    assert kept(lab).challenger.stage is Stage.REJECTED  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("service")
+def test_what_somebody_wrote_meanwhile_is_left(
+    lab: ApiLab, tmp_path: pathlib.Path, registry: pathlib.Path
+) -> None:
+    without_rollout(lab)
+    settings = retraining_lab.settings(tmp_path, deploying={"readySeconds": 60}, registry=registry)
+    with ThreadPoolExecutor(1) as pool:
+        ran = pool.submit(retrain, settings, event(DRIFT, "1"), around(lab), steps())
+        wait_until(lambda: served(lab)[0] != OLD, "the version to be deployed")
+        write_uri(lab, "s3://by/hand")
+        failed = ran.result(60)
+    assert failed.is_failure and "another version has been written" in failed.reason
+    assert served(lab)[0] == "s3://by/hand"
+
+
+@pytest.mark.usefixtures("service")
+def test_a_merged_version_is_champion_once_the_next_event_finds_it_serving(
+    lab: ApiLab, tmp_path: pathlib.Path, registry: pathlib.Path
+) -> None:
+    """No rollout is asked for, and a person merges: nobody else would tell."""
+    settings = retraining_lab.settings(tmp_path, registry=registry)
+    retrain(settings, event(DRIFT, "1"), around(lab), steps())
+    version = resolve(settings.registry, "flights", CHALLENGER)
+    without_rollout(lab)
+
+    def told(id: str, uri: str, ready: str) -> Stage:
+        write_uri(lab, uri)
+        serving = {"latestCreatedRevision": "flights-1", "latestReadyRevision": "flights-1"}
+        status = {"conditions": [{"type": "Ready", "status": ready}], "components": {"predictor": serving}}
+        lab.kubectl(
+            "patch", "isvc", "flights", "--subresource=status", "--type=merge",
+            "-p", json.dumps({"status": status}),
+        )  # fmt: skip
+        assert retrain(settings, event(DRIFT, id), around(lab), steps()).ending is Ending.SKIPPED
+        challenger = kept(lab).challenger
+        assert challenger is not None
+        return challenger.stage
+
+    assert told("2", version.storage_uri, "False") is Stage.DEPLOYED, "it does not serve yet"
+    assert told("3", OLD, "True") is Stage.DEPLOYED, "it is not merged yet"
+    revision = {
+        "apiVersion": "serving.knative.dev/v1",
+        "kind": "Revision",
+        "metadata": {
+            "name": "flights-1",
+            "namespace": "default",
+            "annotations": {names.STORAGE_SOURCE_URI: OLD, direct.VERSION: version.version},
+        },
+        "spec": {"containers": [{"image": "any"}]},
+    }
+    lab.do(lab.objects.create, REVISION, revision)
+    assert told("5", version.storage_uri, "True") is Stage.DEPLOYED, "what is ready is the revision before"
+    lab.kubectl("delete", "revision", "flights-1")
+    assert told("4", version.storage_uri, "True") is Stage.PROMOTED
+    assert resolve(settings.registry, "flights", CHAMPION).version == version.version
+    assert reasons(lab).count("ChampionMoved") == 1

@@ -61,7 +61,7 @@ def champion(config: RegistryConfig, name: str) -> Champion:
 
 
 def promote(config: RegistryConfig, name: str, version: str) -> ModelVersion:
-    """Make `version` (a number) the champion; it is challenger no longer. Again is the same.
+    """Make `version` (a number) the champion; it is challenger no longer, nor rejected. Again is the same.
 
     Raises `StorageError` where there is no such version.
     """
@@ -69,6 +69,8 @@ def promote(config: RegistryConfig, name: str, version: str) -> ModelVersion:
         client = connect(config)
         found = client.get_model_version(name, version)
         point(client, name, CHAMPION, str(found.version))
+        if REJECTED_TAG in found.tags:
+            client.delete_model_version_tag(name, str(found.version), REJECTED_TAG)
         _release_challenger(client, name, str(found.version))
         return described(client, client.get_model_version(name, version))
 

@@ -67,6 +67,8 @@ def test_a_rejected_challenger_is_none_any_more(config: RegistryConfig, tmp_path
     with pytest.raises(StorageError):
         resolve(config, "rejects", CHALLENGER)
     assert champion(config, "rejects").presence is Presence.NONE_YET
+    # A person knows better, or the revision was ready after all.
+    assert REJECTED_TAG not in promote(config, "rejects", first.version).tags
 
 
 @pytest.mark.parametrize("how", ["alias", "version"])

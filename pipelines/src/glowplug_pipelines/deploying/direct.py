@@ -91,37 +91,72 @@ async def patch(api: Api, settings: DeploySettings, deployment: Deployment) -> D
         place = place_of(isvc, settings.component)
         found = storage_uri_of(isvc, settings.component)
         value = deployment.version.storage_uri
-        awaits = _awaits(isvc)
         if found == value:
-            return Deployed(awaits, shown, is_new=False)
+            return Deployed(awaits(isvc), shown, is_new=False)
         if deployment.previous is not None and found != deployment.previous:
             raise EditedMeanwhile(
                 f"{shown} {'.'.join(place)} is {found}, expected {deployment.previous}",
                 hint="somebody has changed it since the run began; start another run to replace that version",
             )
         try:
-            await api.merge(path_of(settings), _change(isvc, place, deployment))
+            version = deployment.version
+            change = _change(isvc, place, version.storage_uri, deployment.run_id, version.version)
+            await api.merge(path_of(settings), change)
         except Conflict:
             await asyncio.sleep(_PAUSE_S)
             continue
-        return Deployed(awaits, shown, is_new=True)
+        return Deployed(awaits(isvc), shown, is_new=True)
     raise DeployError(f"{shown}: others wrote in between {_RACES} times", hint="try again")
 
 
-async def wait_ready(api: Api, settings: DeploySettings, storage_uri: str) -> str:
-    """Why the version does not serve after `ready_s`; empty as soon as it does."""
+async def put_back(api: Api, settings: DeploySettings, deployment: Deployment) -> str:
+    """What was served before, written again where nobody has changed it since; what came of that, for people.
+
+    Raises DeployError, and what the API raises.
+    """
+    for _ in range(_RACES):
+        isvc = await api.get(path_of(settings))
+        found, previous = storage_uri_of(isvc, settings.component), deployment.previous
+        if previous in (None, found) or found != deployment.version.storage_uri:
+            return f"{found} was left as it is"
+        place = place_of(isvc, settings.component)
+        try:
+            await api.merge(path_of(settings), _change(isvc, place, str(previous), None, None))
+        except Conflict:
+            await asyncio.sleep(_PAUSE_S)
+            continue
+        return f"{previous} was put back"
+    raise DeployError(
+        f"InferenceService {settings.inference_service}: others wrote in between {_RACES} times"
+    )
+
+
+async def wait_ready(api: Api, settings: DeploySettings, deployment: Deployment) -> str:
+    """Why the version does not serve after `ready_s`, and what was put back; empty as soon as it does serve."""
     loop = asyncio.get_running_loop()
     end = loop.time() + settings.ready_s
     while True:
         isvc = await api.get(path_of(settings))
-        if storage_uri_of(isvc, settings.component) != storage_uri:
+        if storage_uri_of(isvc, settings.component) != deployment.version.storage_uri:
             return "another version has been written in its place"
-        trouble = _unready(isvc, settings.component) or await _behind(api, isvc, settings)
+        trouble = await trouble_of(api, settings, isvc)
         if not trouble:
             return ""
         if loop.time() >= end:
-            return f"not ready after {settings.ready_s:g} s: {trouble}"
+            done = await put_back(api, settings, deployment)
+            return f"not ready after {settings.ready_s:g} s: {trouble}; {done}"
         await asyncio.sleep(_LOOK_S)
+
+
+async def trouble_of(api: Api, settings: DeploySettings, isvc: Object) -> str:
+    """Why what is written into the InferenceService does not serve; empty where it does."""
+    return _unready(isvc, settings.component) or await _behind(api, isvc, settings)
+
+
+def awaits(isvc: Object) -> Awaits:
+    """Who says whether a version that is written into it becomes champion."""
+    annotations = isvc["metadata"].get("annotations") or {}
+    return Awaits.ROLLOUT if names.ROLLOUT_STEPS in annotations else Awaits.READY
 
 
 async def origin_of(api: Api, namespace: str, revision: str) -> Origin | None:
@@ -137,25 +172,30 @@ async def origin_of(api: Api, namespace: str, revision: str) -> Origin | None:
 
 
 async def _behind(api: Api, isvc: Object, settings: DeploySettings) -> str:
-    """Whether what is ready was made of an older write: KServe's observedGeneration is that of its Knative Service."""
+    """Whether what is ready was made of an older write: KServe's observedGeneration is that of its Knative Service.
+
+    A commit writes no annotation of ours, so what the revision fetched its model from counts too.
+    """
     revision = _revisions(isvc, settings.component)[1]
     origin = await origin_of(api, settings.namespace, revision)
     written = (isvc["metadata"].get("annotations") or {}).get(VERSION, "")
-    if origin is None or origin.version == written:
+    if origin is None:
         return ""
-    return f"{revision} serves, which is of version {origin.version or 'none of ours'}"
+    if origin.version != written:
+        return f"{revision} serves, which is of version {origin.version or 'none of ours'}"
+    if origin.storage_uri and origin.storage_uri != storage_uri_of(isvc, settings.component):
+        return f"{revision} serves, which is of {origin.storage_uri}"
+    return ""
 
 
-def _awaits(isvc: Object) -> Awaits:
-    annotations = isvc["metadata"].get("annotations") or {}
-    return Awaits.ROLLOUT if names.ROLLOUT_STEPS in annotations else Awaits.READY
-
-
-def _change(isvc: Object, place: tuple[str, ...], deployment: Deployment) -> Object:
-    change: Any = deployment.version.storage_uri
+def _change(
+    isvc: Object, place: tuple[str, ...], storage_uri: str, run: str | None, version: str | None
+) -> Object:
+    """A merge patch; None takes an annotation away."""
+    change: Any = storage_uri
     for key in reversed(place):
         change = {key: change}
-    annotations = {RUN: deployment.run_id, VERSION: deployment.version.version}
+    annotations = {RUN: run, VERSION: version}
     metadata = {"resourceVersion": isvc["metadata"]["resourceVersion"], "annotations": annotations}
     return {"metadata": metadata, **change}
 

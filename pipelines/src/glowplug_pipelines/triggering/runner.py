@@ -15,7 +15,6 @@ from typing import Any
 
 from glowplug.errors import GlowplugError, NotFound
 from glowplug.operators.api import Api
-from glowplug.registry import aliases
 from glowplug.registry.models import resolve
 from glowplug_pipelines.deploying import direct
 from glowplug_pipelines.deploying.conclusion import concerned
@@ -34,7 +33,8 @@ from .heart import Heart, in_thread
 from .keeper import Keeper
 from .result import Ending, Result, Steps, Surroundings
 from .rules import Rules
-from .state import Challenger, Outcome, Running, Seen, Stage, State
+from .state import Outcome, Running, Seen, State
+from .succession import Succession
 from .trigger import RolloutEnded, Trigger
 
 _log = logging.getLogger(__name__)
@@ -55,10 +55,12 @@ class Runner:
         self._settings, self._rules, self._deploying = settings, rules, deploying
         self._around, self._api, self._announcer = around, api, announcer
         self._keeper = Keeper(api, rules)
+        self._succession = Succession(settings, deploying, api, self._keeper, announcer, around.clock)
         self._running: Running | None = None
 
     async def answer(self, asked: Trigger, steps: Steps, progress: Progress) -> Result:
         """A run for `asked`, or why there is none; and the runs for what waited meanwhile."""
+        await self._succession.catch_up()
         decision = await self._admitted(asked)
         await self._tell_news()
         if isinstance(decision, Skipped):
@@ -85,7 +87,7 @@ class Runner:
 
     async def conclude(self, ended: RolloutEnded) -> Result:
         """The champion moved, or the challenger rejected. Raises StorageError where the registry is away."""
-        rules, now = self._rules, self._around.clock()
+        rules = self._rules
         if (ended.namespace, ended.inference_service) != (rules.namespace, rules.inference_service):
             return Result(Ending.IGNORED, f"it is about {ended.namespace}/{ended.inference_service}")
         challenger = (await self._keeper.read()).challenger
@@ -97,27 +99,8 @@ class Runner:
             return Result(
                 Ending.IGNORED, f"{whose.storage_uri} is not version {whose.version}: written by hand"
             )
-        return await self._decide(whose.version, ended.is_promoted, ended.reason, now)
-
-    async def _decide(self, version: str, is_promoted: bool, reason: str, now: float) -> Result:
-        registry, model = self._settings.registry, self._rules.model
-        if is_promoted:
-            await asyncio.to_thread(aliases.promote, registry, model, version)
-        else:
-            await asyncio.to_thread(aliases.reject, registry, model, version, reason)
-        stage = Stage.PROMOTED if is_promoted else Stage.REJECTED
-
-        def note(state: State) -> tuple[State, None]:
-            known = state.challenger
-            if known is None or known.version != version:
-                return state, None
-            return replace(state, challenger=replace(known, stage=stage, at=now, reason=reason)), None
-
-        await self._keeper.change(note)
-        told = f"{model} version {version} is {'champion' if is_promoted else 'rejected'}: {reason}"
-        name = "ChampionMoved" if is_promoted else "ChallengerRejected"
-        await self._announcer.record(f"{model}-{version}", name, told, now, is_warning=not is_promoted)
-        return Result(Ending.PROMOTED if is_promoted else Ending.REJECTED, told)
+        told = await self._succession.decide(whose.version, ended.reason, is_promoted=ended.is_promoted)
+        return Result(Ending.PROMOTED if ended.is_promoted else Ending.REJECTED, told)
 
     async def _admitted(self, asked: Trigger) -> admission.Decision:
         """The decision, when it is one: while another process may be dead this looks again."""
@@ -229,16 +212,13 @@ class Runner:
                     GitHub(self._deploying.pull_request, self._around.token)
                 )
             deployed = await deploy(self._deploying, deployment, self._api, self._around.token, forge)
+        await self._succession.note(deployment)
         version = deployment.version
-        challenger = Challenger(
-            deployment.run_id, version.version, version.storage_uri, Stage.DEPLOYED, self._around.clock()
-        )
-        await self._keeper.change(lambda state: (_with_challenger(state, challenger), None))
         told = f"version {version.version} is in {deployed.place}"
         if deployed.awaits is not Awaits.READY:
             return f"{told}, waiting for its {deployed.awaits.value}"
-        trouble = await direct.wait_ready(self._api, self._deploying, version.storage_uri)
-        await self._decide(version.version, not trouble, trouble or "it is ready", self._around.clock())
+        trouble = await direct.wait_ready(self._api, self._deploying, deployment)
+        await self._succession.decide(version.version, trouble or "it is ready", is_promoted=not trouble)
         if trouble:
             raise DeployError(f"{told}, and {trouble}")
         return f"{told}, and ready"
@@ -256,14 +236,6 @@ class Runner:
                     None,
                 )
             )
-
-
-def _with_challenger(state: State, challenger: Challenger) -> State:
-    known = state.challenger
-    # Deployed by an attempt before this one: what was decided meanwhile stays.
-    if known is not None and (known.run, known.version) == (challenger.run, challenger.version):
-        return state
-    return replace(state, challenger=challenger)
 
 
 def _told(error: BaseException) -> str:

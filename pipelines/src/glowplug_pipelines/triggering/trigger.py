@@ -107,7 +107,8 @@ def model_of(event: CloudEvent) -> str:
 def _episode(event: CloudEvent, data: Mapping[str, Any]) -> str:
     type, id, source = (event.text(name) for name in ("type", "id", "source"))
     if type == DRIFT and data.get("episode"):
-        words = [source, str(data["episode"])]
+        # The detector counts its episodes anew with each model's profile.
+        words = [source, str(data.get("profile", "")), str(data["episode"])]
     elif type == DATA and data.get("from") and data.get("to"):
         words = [str(data["from"]), str(data["to"])]
     elif type == ALERT and data.get("startsAt"):

@@ -45,6 +45,11 @@ def of(type: str, data: Any, id: str = "1", **more: str) -> Trigger:
     "type, data, other",
     [
         (trigger.DRIFT, {"model": "m", "episode": "7"}, {"model": "m", "episode": "8"}),
+        (
+            trigger.DRIFT,
+            {"model": "m", "episode": 1, "profile": "a"},
+            {"model": "m", "episode": 1, "profile": "b"},
+        ),
         (trigger.DATA, {"model": "m", "from": "a", "to": "b"}, {"model": "m", "from": "b", "to": "c"}),
         (
             trigger.ALERT,
