@@ -108,7 +108,7 @@ def _came(found: Lab, name: str) -> dict[str, int]:
         for family in text_string_to_metric_families(page)
         if family.name == "glowplug_payload_events"
         for sample in family.samples
-        if sample.labels["inferenceservice"] == name
+        if sample.labels.get("inferenceservice") == name
     }
 
 

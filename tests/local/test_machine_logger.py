@@ -121,14 +121,14 @@ def logger(url: str | None, **more: Any) -> Object:
     return {"mode": "all", "metadataHeaders": [REVISION], **({"url": url} if url else {}), **more}
 
 
-def outcomes(machine: MachineLab, name: str) -> Counter[str]:
-    """What came of the service's events."""
+def outcomes(machine: MachineLab, name: str = "") -> Counter[str]:
+    """What came of the service's events; without a name, of requests that the logger never saw."""
     page = api(machine).get("/metrics").text
     found: Counter[str] = Counter()
     for family in text_string_to_metric_families(page):
         if family.name == "glowplug_payload_events":
             for sample in family.samples:
-                if sample.labels["inferenceservice"] == name:
+                if sample.labels.get("inferenceservice", "") == name:
                     found[sample.labels["outcome"]] += int(sample.value)
     return found
 
@@ -361,4 +361,100 @@ def test_without_a_url_the_namespaces_broker_gets_batches(
     request, response = two(sink, "batched")
     assert json.loads(request.data or b"") == v2_body(ROWS) and response.data == answer.content
     assert revision_of(request) == f"{name}-predictor-00001"
+    machine.delete(name)
+
+
+def test_a_logger_that_is_killed_comes_back_and_what_it_held_is_told_of(
+    machine: MachineLab, small_model: pathlib.Path, sink: Sink
+) -> None:
+    """Under load, which does not notice. What comes while nobody takes copies is counted by Envoy."""
+    name = "killed"
+    machine.apply(inference_service(name, small_model, logger=logger(sink.url)))
+    machine.wait_ready(name)
+    process = logger_process(machine)
+    infer(machine, name, "before")
+    wait_for(lambda: outcomes(machine, name)["delivered"] == 2, "two events delivered")
+    sink.open.clear()
+    is_over, statuses, uncopied = threading.Event(), Counter[int](), outcomes(machine)["uncopied"]
+
+    def call() -> None:
+        while not is_over.is_set():
+            answer = post(machine, name, f"/v2/models/{name}/infer", "load", json=v2_body(ROWS))
+            statuses[answer.status_code] += 1
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    try:
+        wait_for(lambda: waiting(machine) >= 10, "events that wait")
+        process.kill()
+        wait_for(lambda: outcomes(machine, name)["lost"] >= 10, "the loss to be counted")
+        assert outcomes(machine, name)["delivered"] == 2, "the counters of the process before are kept"
+        wait_for(lambda: outcomes(machine)["uncopied"] >= uncopied + 10, "the requests that nobody took")
+        assert logger_process(machine).pid != process.pid
+        wait_for(lambda: waiting(machine) >= 10, "events of the process that came after")
+    finally:
+        is_over.set()
+        caller.join()
+    sink.open.set()
+    infer(machine, name, "after")
+    two(sink, "after")
+    assert set(statuses) == {200}
+    said = [e["message"] for e in machine.get("events")["items"] if e["involvedObject"]["name"] == name]
+    assert any("process ended" in text for text in said), said
+    machine.delete(name)
+
+
+def waiting(machine: MachineLab) -> int:
+    """How many events wait for their sinks."""
+    page = api(machine).get("/metrics").text
+    families = text_string_to_metric_families(page)
+    return sum(int(f.samples[0].value) for f in families if f.name == "glowplug_payload_events_waiting")
+
+
+def test_a_logger_that_stands_still_delays_nobody_and_the_rest_is_counted(
+    machine: MachineLab, small_model: pathlib.Path, sink: Sink
+) -> None:
+    name = "still"
+    machine.apply(inference_service(name, small_model, logger=logger(sink.url)))
+    machine.wait_ready(name)
+    process = logger_process(machine)
+    infer(machine, name, "before")
+    two(sink, "before")
+    uncopied = outcomes(machine)["uncopied"]
+    process.suspend()
+    try:
+
+        def is_behind() -> bool:
+            # Envoy holds 256 copies, for ten seconds after the request.
+            for _ in range(100):
+                infer(machine, name, "still")
+            return outcomes(machine)["uncopied"] > uncopied
+
+        wait_for(is_behind, "requests beyond what Envoy holds for the logger")
+    finally:
+        process.resume()
+    # What Envoy held is told of; the logger is the same process.
+    wait_for(lambda: len(sink.of("still")) >= 100, "what Envoy held")
+    infer(machine, name, "after")
+    two(sink, "after")
+    assert process.is_running() and outcomes(machine, name)["lost"] == 0
+    machine.delete(name)
+
+
+def test_a_sample_is_what_it_says(machine: MachineLab, small_model: pathlib.Path, sink: Sink) -> None:
+    name = "sampled"
+    service = inference_service(name, small_model, logger=logger(sink.url, mode="request"))
+    service["metadata"]["annotations"]["glowplug.dev/logger-sample-percent"] = "50"
+    machine.apply(service)
+    machine.wait_ready(name)
+    logger_process(machine)
+    uncopied = outcomes(machine)["uncopied"]
+    marks = [f"sample-{number}" for number in range(200)]
+    for mark in marks:
+        infer(machine, name, mark)
+    # Half of 200, give or take six times the standard deviation.
+    wait_for(lambda: outcomes(machine, name)["delivered"] > 57, "the sample")
+    found = [event.text("id") for event in list(sink.events)]
+    assert len(set(found)) == len(found) < 143 and set(found) <= set(marks)
+    assert outcomes(machine)["uncopied"] == uncopied
     machine.delete(name)

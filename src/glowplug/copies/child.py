@@ -44,7 +44,7 @@ def parse_report(line: bytes) -> Object:
 class Child:
     """The process of `python -m MODULE`; `name` is what it is called in the log.
 
-    `on_report` is told of each line of JSON that it says, `on_pid` of each process that starts.
+    `on_report` is told of each line of JSON that it says, `on_pid` of each process that starts, `on_end` when it ends.
     """
 
     def __init__(
@@ -55,12 +55,14 @@ class Child:
         *,
         on_report: Callable[[Object], None],
         on_pid: Callable[[int], None],
+        on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = name
         self._module = module
         self._config = config
         self._on_report = on_report
         self._on_pid = on_pid
+        self._on_end = on_end
         self._is_wanted = False
         self._changed = asyncio.Event()
         self.pid: int | None = None
@@ -110,6 +112,7 @@ class Child:
             self.pid = None
             with anyio.CancelScope(shield=True):
                 await self._stop(process)
+            self._on_end()
         return process.returncode
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
@@ -132,8 +135,7 @@ class Child:
 
     async def _end_unwanted(self, process: asyncio.subprocess.Process) -> None:
         await self._until(False)
-        assert process.stdin is not None
-        process.stdin.close()
+        await self._stop(process)
 
     async def _stop(self, process: asyncio.subprocess.Process) -> None:
         if process.stdin is not None:

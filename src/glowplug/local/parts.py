@@ -157,7 +157,7 @@ class Parts:
         if rest:
             return None
         known = self.supervisor.metrics() + self.autoscaling.metrics() + self.shadows.metrics()
-        known += self.payloads.metrics() + self.eventing.metrics()
+        known += await payload_events.metrics(self.payloads, self.router) + self.eventing.metrics()
         return known + await responses.metrics(self.router)
 
 

@@ -5,6 +5,7 @@ See `copies.listening` for why it is a process. Here, since it takes two engines
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -28,8 +29,16 @@ def main() -> None:
     """`python -m glowplug.local.payload_process COPIES_SOCKET INGRESS_URL BROKER_URL`."""
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
     config = PayloadsConfig()
-    os.nice(config.niceness)
+    _let_others_go_first(config.niceness)
     anyio.run(_run, config, Path(sys.argv[1]), Sinks(sys.argv[2], sys.argv[3]))
+
+
+def _let_others_go_first(niceness: int) -> None:
+    """It gets its share of the processors, and never takes one from whoever answers a caller; see sched(7)."""
+    os.nice(niceness)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 async def _run(config: PayloadsConfig, socket: Path, sinks: Sinks) -> None:
@@ -53,6 +62,8 @@ async def _run(config: PayloadsConfig, socket: Path, sinks: Sinks) -> None:
         try:
             await listen(copies, socket, report, config.report_interval_s)
             await teller.drain()
+            # What was sent meanwhile; what is open in it is lost.
+            os.write(sys.stdout.fileno(), report_line(tally, lines, ()))
         finally:
             client.close()
             tasks.cancel_scope.cancel()

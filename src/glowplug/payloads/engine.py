@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from glowplug.copies.child import Child, ChildConfig
 from glowplug.payloads.config import PayloadsConfig
-from glowplug.payloads.report import Object, metrics, notices_of
+from glowplug.payloads.ledger import Ledger
+from glowplug.payloads.report import Object, notices_of
 from glowplug.payloads.tally import Notice
 from glowplug.spec.routes import RouteTable
 
@@ -26,11 +27,10 @@ class Payloads:
         on_pid: Callable[[int], None] = lambda pid: None,
     ) -> None:
         self._notify = notify
-        self._on_pid = on_pid
-        self._report: Object = {}
+        self._ledger = Ledger(config.kept_components)
         life = ChildConfig(stop_timeout_s=config.stop_timeout_s)
         self._child = Child(
-            "the payload logger", module, life, on_report=self._reported, on_pid=self._started
+            "the payload logger", module, life, on_report=self._reported, on_pid=on_pid, on_end=self._ended
         )
 
     @property
@@ -42,19 +42,19 @@ class Payloads:
         """The routes as they are now."""
         self._child.want(any(backend.logger is not None for backend in table.backends))
 
-    def metrics(self) -> str:
-        """What came of the events, in Prometheus' text format."""
-        return metrics(self._report)
+    def metrics(self, uncopied: int | None) -> str:
+        """What came of the events, in Prometheus' text format; `uncopied` requests of which there are none."""
+        return self._ledger.metrics(uncopied)
 
     async def run(self, arguments: Sequence[str]) -> None:
         """Until cancelled. The process gets the arguments."""
         await self._child.run(arguments)
 
-    def _started(self, pid: int) -> None:
-        self._report = {}
-        self._on_pid(pid)
+    def _ended(self) -> None:
+        for notice in self._ledger.ended():
+            self._notify(notice)
 
     def _reported(self, report: Object) -> None:
-        self._report = report
+        self._ledger.report(report)
         for notice in notices_of(report):
             self._notify(notice)

@@ -21,6 +21,7 @@ class Outcome(Enum):
     REFUSED = "refused"  # an answer of 3xx or 4xx
     TOO_LARGE = "too_large"
     CUT = "cut"  # the caller went away
+    LOST = "lost"  # with this process, which was killed
 
     @property
     def is_lost(self) -> bool:
@@ -62,9 +63,10 @@ class _Losses:
 
 @dataclass
 class Counts:
-    """Of one component."""
+    """Of one component; `open` events have no outcome yet."""
 
     outcomes: dict[Outcome, int] = field(default_factory=dict)
+    open: int = 0
 
 
 class Tally:
@@ -76,13 +78,23 @@ class Tally:
         self._losses: dict[tuple[str, str], _Losses] = {}
         self.version = 0
 
+    def begin(self, logger: Logger) -> None:
+        """One event more whose outcome will come."""
+        self.version += 1
+        self._of(logger).open += 1
+
+    def settle(self, logger: Logger, outcome: Outcome, why: str = "") -> None:
+        """The outcome of an event that was begun."""
+        counts = self._of(logger)
+        counts.open = max(counts.open - 1, 0)
+        self.add(logger, outcome, 1, why)
+
     def add(self, logger: Logger, outcome: Outcome, count: int, why: str = "") -> None:
         """So many events more; `why` they were lost."""
         if not count:
             return
         self.version += 1
-        key = Component(logger.namespace, logger.service, logger.component)
-        outcomes = (self.counts.get(key) or self._new(key)).outcomes
+        outcomes = self._of(logger).outcomes
         outcomes[outcome] = outcomes.get(outcome, 0) + count
         if outcome.is_lost:
             losses = self._losses.setdefault((logger.namespace, logger.service), _Losses())
@@ -96,6 +108,10 @@ class Tally:
             if losses.count and is_due:
                 yield Notice(namespace, service, losses.count, losses.why)
                 losses.count, losses.told_at = 0, now
+
+    def _of(self, logger: Logger) -> Counts:
+        key = Component(logger.namespace, logger.service, logger.component)
+        return self.counts.get(key) or self._new(key)
 
     def _new(self, key: Component) -> Counts:
         if len(self.counts) >= self._config.kept_components:

@@ -110,6 +110,7 @@ class Teller:
             if line is None or self._tasks is None:
                 self._tally.add(logger, Outcome.DROPPED, 1, _behind(sink))
                 continue
+            self._tally.begin(logger)
             if line.workers < (1 if sink.is_batched else self._config.concurrency):
                 line.workers += 1
                 self._workers += 1
@@ -146,7 +147,7 @@ class Teller:
                 await anyio.sleep(config.backoff_s * 2.0**attempt)
         why = "" if outcome is Outcome.DELIVERED else _said(sink, answer)
         for waiting in batch:
-            self._tally.add(waiting.logger, outcome, 1, why)
+            self._tally.settle(waiting.logger, outcome, why)
 
     def _drop(self, logger: Logger, sink: Sink) -> None:
         self._tally.add(logger, Outcome.DROPPED, _count(logger), _behind(sink))

@@ -21,7 +21,7 @@ _MAX_POLLS = 65536
 REQUESTS_IN_FLIGHT = r"http\.(ingress|local)\.downstream_rq_active"
 
 # Each statistic costs memory for every cluster, so only those are kept that somebody reads: the router (versions), the
-# autoscaler (requests), the rollout judge (responses).
+# autoscaler (requests), the rollout judge (responses), the payload logger (copies).
 STATISTICS = (
     r"(cluster_manager\.cds|listener_manager\.lds|http\..*\.rds\..*|cluster\..*)"
     r"\.(version_text|update_rejected)",
@@ -33,6 +33,7 @@ STATISTICS = (
     r"requests\.busy_us\..*",
     responses.STATISTICS,
     r"server\.(live|uptime|memory_allocated)",
+    copies.UNCOPIED,
 )
 
 

@@ -21,6 +21,8 @@ from glowplug.spec.logger import Logger
 # The shadow's copies, and the payload logger's: names of filters, clusters and sockets.
 COPIES = "copies"
 PAYLOADS = "payloads"
+# Copies that nobody took: whoever takes them is gone, or so far behind that `_MAX_COPIES` are waiting.
+UNCOPIED = rf"http\.(ingress|local)\.ext_proc\.{PAYLOADS}\.streams_failed"
 _EXT_PROC = "envoy.extensions.filters.http.ext_proc.v3."
 # Copies at a time. Where nobody takes them they pile up in Envoy, each as large as its request and answer.
 _MAX_COPIES = 256
@@ -109,6 +111,7 @@ def _filter(name: str) -> Resource:
         "grpc_service": {"envoy_grpc": {"cluster_name": name}},
         "observability_mode": True,
         "failure_mode_allow": True,
+        "stat_prefix": name,
         "deferred_close_timeout": seconds(_TAKEN_WITHIN_S),
         "processing_mode": _EVERYTHING,
     }

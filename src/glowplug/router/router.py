@@ -17,7 +17,7 @@ import orjson
 from anyio.abc import TaskStatus
 
 from glowplug.errors import GlowplugError
-from glowplug.router import admin, responses, update, xds
+from glowplug.router import admin, copies, responses, update, xds
 from glowplug.router.accesslog import keep_bounded
 from glowplug.router.admin import RevisionStats
 from glowplug.router.bootstrap import bootstrap
@@ -161,6 +161,11 @@ class Router:
         found = await responses.read(self._layout.admin)
         known = {backend.revision for backend in self._table.backends}
         return {revision: counted for revision, counted in found.items() if revision in known}
+
+    async def uncopied(self) -> int:
+        """How many copies the payload logger did not take, since Envoy started. Raises OSError or TimeoutError while
+        Envoy is not there."""
+        return 0 if self._layout is None else await admin.count(self._layout.admin, copies.UNCOPIED)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Runs Envoy until cancelled; started when it serves the table that was published before.

@@ -11,7 +11,8 @@ import anyio
 from glowplug.copies.copies import GivenUp
 from glowplug.copies.exchange import Exchange, Message
 from glowplug.payloads.config import PayloadsConfig
-from glowplug.payloads.report import metrics, notices_of, report_line
+from glowplug.payloads.ledger import Ledger
+from glowplug.payloads.report import notices_of, report_line
 from glowplug.payloads.tally import Component, Outcome, Tally
 from glowplug.payloads.teller import Sink, Teller
 from glowplug.payloads.waiting import Lines
@@ -180,7 +181,46 @@ def test_the_report_is_one_line_and_becomes_metrics() -> None:
     assert line.count(b"\n") == 1
     report = json.loads(line)
     assert [notice.lost for notice in notices_of(report)] == [2]
+    ledger = Ledger(10)
+    assert ledger.metrics(7) == ""
+    ledger.report(report)
     labels = 'namespace="default",inferenceservice="flights",component="predictor"'
-    assert f'glowplug_payload_events_total{{{labels},outcome="dropped"}} 2\n' in metrics(report)
-    assert "glowplug_payload_events_waiting 0\n" in metrics(report)
-    assert metrics({}) == ""
+    assert f'glowplug_payload_events_total{{{labels},outcome="dropped"}} 2\n' in ledger.metrics(0)
+    assert 'glowplug_payload_events_total{outcome="uncopied"} 7\n' in ledger.metrics(7)
+    assert 'uncopied"' not in ledger.metrics(None)
+    assert "glowplug_payload_events_waiting 0\n" in ledger.metrics(0)
+
+
+def test_what_a_killed_process_held_is_lost_and_its_counts_are_kept() -> None:
+    lab = Lab(Client())
+    ledger = Ledger(2)
+    events = (
+        'glowplug_payload_events_total{namespace="default",inferenceservice="flights",component="predictor",'
+    )
+
+    async def act() -> None:
+        lab.tally.add(LOGGER, Outcome.DELIVERED, 5)
+        for _ in range(3):
+            lab.copy()
+        await anyio.wait_all_tasks_blocked()
+        # Two of the six are in line, four on their way: none of them has an outcome.
+        assert len(lab.lines) == 2
+        ledger.report(json.loads(report_line(lab.tally, lab.lines, ())))
+        lab.client.is_open.set()
+        await lab.teller.drain()
+        assert lab.tally.counts[Component("default", "flights", "predictor")].open == 0
+
+    anyio.run(lab.run, act)
+    (notice,) = ledger.ended()
+    assert (notice.lost, notice.service) == (6, "flights") and "process ended" in notice.why
+    assert not list(ledger.ended())
+    ledger.report({"components": [], "waiting": {"events": 0, "bytes": 0}, "notices": []})
+    assert f'{events}outcome="lost"}} 6\n' in ledger.metrics(0)
+    again = {"namespace": "default", "service": "flights", "component": "predictor"}
+    ledger.report({"components": [{**again, "outcomes": {"delivered": 2}, "open": 0}], "waiting": {}})
+    assert f'{events}outcome="delivered"}} 7\n' in ledger.metrics(0)
+    for name in ("b", "c"):
+        ledger.report({"components": [{**again, "service": name, "outcomes": {}, "open": 1}]})
+        list(ledger.ended())
+    # Bounded: the oldest are forgotten.
+    assert "flights" not in ledger.metrics(0) and 'inferenceservice="c"' in ledger.metrics(0)
