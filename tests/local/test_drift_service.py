@@ -10,6 +10,7 @@ import os
 import pathlib
 import queue
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -38,6 +39,7 @@ class Sink:
     def __init__(self, failures: int = 0) -> None:
         self.events: queue.Queue[tuple[dict[str, str], dict[str, object]]] = queue.Queue()
         self.refused = 0
+        self.failures = failures
         sink = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -45,7 +47,7 @@ class Sink:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                is_refused = sink.refused < failures
+                is_refused = sink.refused < sink.failures
                 sink.refused += is_refused
                 if not is_refused:
                     sink.events.put(({k.lower(): v for k, v in self.headers.items()}, json.loads(body)))
@@ -282,6 +284,37 @@ def test_kills_in_the_middle_lose_nothing_and_tell_once(tmp_path: pathlib.Path) 
         assert error["mae"] > 1.5 * error["reference_mae"]
         assert data["revision"] == "flights-predictor-00001"
         assert detector.stop() == 0
+
+
+def test_a_full_disk_is_said_and_what_was_acknowledged_is_there(tmp_path: pathlib.Path) -> None:
+    """No file may grow: SQLite finds the disk full. Also an event that was sent then is sent once."""
+    sink = Sink(failures=10**9)
+    detector = Detector(tmp_path, sink.url)
+    with contextlib.closing(detector), contextlib.closing(sink):
+        detector.start()
+        batches = list(parts(stream(160, width=2), 30))
+        for part in batches[:-1]:
+            assert detector.send(part) == 202
+        until(lambda: detector.metric("glowplug_drift_unsent_events") == 1 and sink.refused, detector.said)
+        assert detector.process
+        pid = detector.process.pid
+        unlimited = resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        taken = detector.metric("glowplug_drift_events_total", outcome="response")
+        for _ in range(3):
+            assert detector.send(batches[-1]) == 503
+        sink.failures = 0
+        headers, _ = sink.events.get(timeout=DEADLINE_S)
+        assert headers["ce-type"] == "dev.glowplug.drift.detected"
+        # That it was sent cannot be written now.
+        assert detector.metric("glowplug_drift_unsent_events") == 1
+        assert detector.metric("glowplug_drift_events_total", outcome="response") == taken
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+        assert detector.send(batches[-1]) == 202
+        until(lambda: detector.metric("glowplug_drift_unsent_events") == 0, detector.said)
+        assert sink.events.empty()
+        detector.kill()
+        detector.start()
+        assert detector.metric("glowplug_drift_events_total", outcome="response") == 160
 
 
 def attempt(detector: Detector, part: list[CloudEvent]) -> None:

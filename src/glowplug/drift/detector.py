@@ -32,6 +32,8 @@ from glowplug.wire.events import CloudEvent, structured_json
 DETECTED = "dev.glowplug.drift.detected"
 _MOST_FEATURES = 50
 _EXPIRE_EVERY = 1000
+# Whose errors are told; those that were joined to the longest ago go.
+_MOST_REVISIONS = 100
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Memory:
     label_wait_s: float = 30 * 86400.0
     held_bytes: int = 256 * 2**20
     early_labels: int = 100_000
+    early_bytes: int = 64 * 2**20
     seen: int = 200_000
 
 
@@ -163,7 +166,8 @@ class Detector:
             return "repeated"
         # A clock that is ahead must not close windows that have not been.
         said = parse_time(event.text("time"))
-        at = received_at if said is None else min(received_at, said.timestamp())
+        at = received_at if said is None else max(0.0, min(received_at, said.timestamp()))
+        self._turn_back(received_at)
         slot = self._slot(at)
         # An answer belongs to the slot of its request, as long as requests come.
         begins = kind == REQUEST or (kind == RESPONSE and not slot.requests)
@@ -227,7 +231,8 @@ class Detector:
             before = self._store.early(labels.id)
             if before is not None and len(before) == len(values):
                 values = np.where(np.isnan(values), before, values)
-            self._store.keep_early(labels.id, at, values, self._memory.early_labels)
+            memory = self._memory
+            self._store.keep_early(labels.id, at, values, memory.early_labels, memory.early_bytes)
             return "label_early"
         if len(held.values) != len(values):
             return "label_mismatched"
@@ -241,10 +246,18 @@ class Detector:
         is_joined = np.isfinite(errors)
         found = errors[is_joined]
         slot.add_errors(found)
-        sums = self.losses.setdefault(revision, [0.0, 0.0, 0.0])
+        sums = self.losses[revision] = self.losses.pop(revision, [0.0, 0.0, 0.0])
+        while len(self.losses) > _MOST_REVISIONS:
+            del self.losses[next(iter(self.losses))]
         for place, amount in enumerate((len(found), found.sum(), (found**2).sum())):
             sums[place] += float(amount)
         return np.where(is_joined, np.nan, predicted)
+
+    def _turn_back(self, now: float) -> None:
+        """Where this computer's clock was far ahead: else nothing would be judged until it is that late again."""
+        slot = self._open
+        if slot is not None and not self.config.window_rows and slot.started > now + self.config.slot_s:
+            slot.started = now // self.config.slot_s * self.config.slot_s
 
     def _slot(self, at: float) -> Slot:
         """The slot that an event at `at` is counted in; those before it are closed and judged."""

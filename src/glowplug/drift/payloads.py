@@ -28,6 +28,8 @@ RESPONSE = "org.kubeflow.serving.inference.response"
 LABEL = "dev.glowplug.label.observed"
 REVISION_HEADER = "knative-serving-revision"
 MAX_ROWS = 1_000_000
+# A label beyond what a 32-bit number holds is a mistake, and its square may be infinite: no sum would recover.
+MAX_LABEL = 3.4e38
 
 _GRPC_TYPES = ("application/grpc", "application/grpc+proto", "application/x-protobuf", "application/protobuf")
 _GRPC_PREFIX = 5
@@ -96,8 +98,10 @@ def labels_of(event: CloudEvent) -> Labels:
     if type(labels) is not list or not 0 < len(labels) <= MAX_ROWS:
         raise EventProblem(f"data.labels must be an array of 1 to {MAX_ROWS} numbers, null where unknown")
     for place, value in enumerate(labels):
-        if value is not None and type(value) not in (int, float):
-            raise EventProblem(f"data.labels[{place}] = {str(value)[:80]!r}, expected a number or null")
+        if value is not None and not (type(value) in (int, float) and abs(value) <= MAX_LABEL):
+            raise EventProblem(
+                f"data.labels[{place}] = {str(value)[:80]!r}, expected null or a number up to {MAX_LABEL}"
+            )
     values = np.array([math.nan if value is None else float(value) for value in labels])
     return Labels(event.text("subject"), str(name), str(namespace), values)
 
@@ -105,7 +109,7 @@ def labels_of(event: CloudEvent) -> Labels:
 def revision_of(event: CloudEvent) -> str:
     """The revision that answered: a header that the logger was told to copy; "" where it was not."""
     try:
-        document = json.loads(event.text("metadata") or "{}")
+        document = orjson.loads(event.text("metadata") or "{}")
         found = {str(name).lower(): value for name, value in document.items()}.get(REVISION_HEADER, "")
         return str(found[0] if type(found) is list and found else found or "")[:253]
     except (ValueError, AttributeError):

@@ -135,32 +135,45 @@ class Service:
                         self._detector.take(event, message.received_at)
                 self._detector.save()
             return [Reply(202)] * len(messages)
+        except sqlite3.OperationalError as error:
+            # A full disk, above all: of no single message, so none is tried by itself.
+            self._detector.load()
+            log.error("%d requests were not written: %s", len(messages), error)
+            return [Reply(503, f"nothing was written: {error}", {"retry-after": "10"})] * len(messages)
         except Exception as error:
             # The top of the writer: nothing of it is on the disk, so nothing of it may be in memory.
             self._detector.load()
             if len(messages) > 1:
                 return [reply for message in messages for reply in self._written([message])]
             log.exception("nothing was written of a request with %d events", len(messages[0].events))
-            is_full = isinstance(error, sqlite3.OperationalError) and "full" in str(error)
-            return [Reply(507 if is_full else 500, f"nothing was written: {error}", {"retry-after": "10"})]
+            return [Reply(500, f"nothing was written: {error}", {"retry-after": "10"})]
 
     async def _send(self) -> None:
         pause_s = self._config.first_pause_s
+        # Those that were taken and whose note of it was not: a full disk must not send them again and again.
+        told: set[str] = set()
         while True:
             await self._has_unsent.wait()
             self._has_unsent.clear()
             async with self._turn:
                 unsent = await anyio.to_thread.run_sync(self._store.posted)
+            is_done = True
             for id, structured in unsent:
-                if await self._sent(structured):
-                    pause_s = self._config.first_pause_s
+                if id in told or await self._sent(structured):
+                    told.add(id)
                     async with self._turn:
-                        await anyio.to_thread.run_sync(self._forget, id)
+                        is_forgotten = await anyio.to_thread.run_sync(self._forget, id)
+                    if is_forgotten:
+                        told.discard(id)
                 else:
-                    await anyio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, self._config.longest_pause_s)
-                    self._has_unsent.set()
-                    break
+                    is_forgotten = False
+                is_done = is_done and is_forgotten
+            if is_done:
+                pause_s = self._config.first_pause_s
+            else:
+                await anyio.sleep(pause_s)
+                pause_s = min(2 * pause_s, self._config.longest_pause_s)
+                self._has_unsent.set()
 
     async def _sent(self, structured: bytes) -> bool:
         (event,) = decode({"content-type": "application/cloudevents+json"}, structured)
@@ -179,9 +192,14 @@ class Service:
         log.warning("the sink answered %s to %s", status, event.text("id"))
         return False
 
-    def _forget(self, id: str) -> None:
-        with self._store.transaction():
-            self._store.sent(id)
+    def _forget(self, id: str) -> bool:
+        try:
+            with self._store.transaction():
+                self._store.sent(id)
+        except sqlite3.OperationalError as error:
+            log.error("that %s was sent is not written: %s", id, error)
+            return False
+        return True
 
     async def _follow(self) -> None:
         """A model that was trained anew brings another profile to the same place."""
@@ -196,8 +214,15 @@ class Service:
                 log.info("the profile is now %s, of %d rows", profile.digest, profile.rows)
             except GlowplugError as error:
                 log.warning("the profile stays what it was: %s", error.message)
+            except sqlite3.OperationalError as error:
+                log.error("another profile is there, and cannot be taken up: %s", error)
 
     def _use(self, profile: Profile) -> None:
-        with self._store.transaction():
-            self._detector.use(profile)
-            self._detector.save()
+        before = self._detector.profile
+        try:
+            with self._store.transaction():
+                self._detector.use(profile)
+                self._detector.save()
+        except sqlite3.OperationalError:
+            self._detector.use(before)
+            raise

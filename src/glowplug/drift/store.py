@@ -6,6 +6,7 @@ for labels, events to be sent, and the ids that were seen. Used by one thread at
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ FILE = "drift.sqlite3"
 # What a request that waits takes beside its values, indexes among it; roughly.
 ROW_BYTES = 200
 _BUSY_TIMEOUT_S = 5.0
+# What is longer is known by its hash: an id is chosen by whoever asks.
+_MAX_ID = 200
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Store:
 
     def __init__(self, directory: Path | None) -> None:
         self._held_bytes: int | None = None
+        self._early_bytes: int | None = None
         where = ":memory:"
         try:
             if directory is not None:
@@ -77,7 +81,7 @@ class Store:
             yield
             self._db.execute("COMMIT")
         except BaseException:
-            self._held_bytes = None
+            self._held_bytes = self._early_bytes = None
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
@@ -120,7 +124,7 @@ class Store:
         data = values.astype("<f8").tobytes()
         self._db.execute(
             'INSERT INTO predictions (id, event_id, at, revision, "values") VALUES (?, ?, ?, ?, ?)',
-            (id, event_id, at, revision, data),
+            (_short(id), _short(event_id), at, revision, data),
         )
         if self._held_bytes is None:
             self._held_bytes = self._db.execute(
@@ -143,7 +147,7 @@ class Store:
         row = self._db.execute(
             'SELECT number, revision, "values" FROM predictions WHERE id = ?1 OR event_id = ?1 '
             "ORDER BY number DESC LIMIT 1",
-            (id,),
+            (_short(id),),
         ).fetchone()
         return None if row is None else Held(row[0], row[1], np.frombuffer(row[2], dtype="<f8").copy())
 
@@ -161,22 +165,41 @@ class Store:
 
     def early(self, id: str) -> Doubles | None:
         """Labels that came before their prediction; they are taken out."""
-        row = self._db.execute('SELECT "values" FROM labels WHERE id = ?', (id,)).fetchone()
+        row = self._db.execute('SELECT "values" FROM labels WHERE id = ?', (_short(id),)).fetchone()
         if row is None:
             return None
-        self._db.execute("DELETE FROM labels WHERE id = ?", (id,))
+        self._db.execute("DELETE FROM labels WHERE id = ?", (_short(id),))
+        self._count_early(-len(row[0]) - ROW_BYTES)
         return np.frombuffer(row[0], dtype="<f8").copy()
 
-    def keep_early(self, id: str, at: float, values: Doubles, most: int) -> None:
+    def keep_early(self, id: str, at: float, values: Doubles, most: int, most_bytes: int) -> None:
+        """Labels without a prediction; the oldest are forgotten: at most so many, and so many bytes, are kept."""
+        self.early(id)
+        data = values.astype("<f8").tobytes()
         cursor = self._db.execute(
-            'INSERT OR REPLACE INTO labels (id, at, "values") VALUES (?, ?, ?)',
-            (id, at, values.astype("<f8").tobytes()),
+            'INSERT INTO labels (id, at, "values") VALUES (?, ?, ?)', (_short(id), at, data)
         )
-        self._db.execute("DELETE FROM labels WHERE number <= ?", ((cursor.lastrowid or 0) - most,))
+        newest = cursor.lastrowid or 0
+        held = self._count_early(len(data) + ROW_BYTES)
+        oldest = self._db.execute('SELECT number, length("values") FROM labels ORDER BY number')
+        while (row := oldest.fetchone()) and (row[0] <= newest - most or held > most_bytes):
+            self._db.execute("DELETE FROM labels WHERE number = ?", (row[0],))
+            held = self._count_early(-row[1] - ROW_BYTES)
+        oldest.close()
+
+    def _count_early(self, more: int) -> int:
+        """What early labels take now, after a change of `more` that was made."""
+        if self._early_bytes is None:
+            self._early_bytes = self._db.execute(
+                f'SELECT coalesce(sum(length("values") + {ROW_BYTES}), 0) FROM labels'
+            ).fetchone()[0]
+        else:
+            self._early_bytes += more
+        return self._early_bytes
 
     def expire(self, before: float) -> int:
         """Forget what has waited since `before`; how many requests."""
-        self._held_bytes = None
+        self._held_bytes = self._early_bytes = None
         count = self._db.execute("DELETE FROM predictions WHERE at < ?", (before,)).rowcount
         self._db.execute("DELETE FROM labels WHERE at < ?", (before,))
         return count
@@ -196,3 +219,7 @@ class Store:
 
     def sent(self, id: str) -> None:
         self._db.execute("DELETE FROM outbox WHERE id = ?", (id,))
+
+
+def _short(id: str) -> str:
+    return id if len(id) <= _MAX_ID else hashlib.sha256(id.encode()).hexdigest()

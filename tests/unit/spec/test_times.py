@@ -28,7 +28,10 @@ def test_every_form_is_read(text: str, microseconds: int) -> None:
     assert parse_time(text) == WHOLE + timedelta(microseconds=microseconds)
 
 
-@pytest.mark.parametrize("text", [None, "", 3, "yesterday", "2026-13-01T00:00:00Z", "2026-03-01T11:00:00.Z."])
+@pytest.mark.parametrize(
+    "text",
+    [None, "", 3, "yesterday", "2026-13-01T00:00:00Z", "2026-03-01T11:00:00.Z.", "0001-01-01T00:00:00+14:00"],
+)
 def test_what_is_no_time_is_none(text: object) -> None:
     assert parse_time(text) is None
 
