@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from local.kafka_lab import KafkaLab
 from local.machine_lab import MachineLab, write_model
 
 
@@ -16,6 +17,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line(
             "filterwarnings", "ignore:unclosed transport <asyncio.sslproto:ResourceWarning"
         )
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaLab]:
+    """One real Kafka for all tests of it; they kill it, and start it again."""
+    lab = KafkaLab(tmp_path_factory.mktemp("kafka"))
+    lab.up()
+    yield lab
+    lab.end()
 
 
 @pytest.fixture(scope="session")

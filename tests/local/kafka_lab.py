@@ -50,6 +50,8 @@ _DEPENDENCY = """    <dependency>
       <groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version>
     </dependency>
 """
+USER, PASSWORD = "flights", "open-sesame"
+_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
 _LOG4J = """rootLogger.level=WARN
 rootLogger.appenderRef.c.ref=c
 appender.c.type=Console
@@ -101,7 +103,7 @@ class KafkaLab:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.port, self._controller_port = _free_port(), _free_port()
+        self.port, self._sasl_port, self._controller_port = _free_port(), _free_port(), _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._classpath = f"{jars()}/*"
         (folder / "log4j2.properties").write_text(_LOG4J)
@@ -115,6 +117,11 @@ class KafkaLab:
     @property
     def servers(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def sasl_servers(self) -> str:
+        """Where it asks for a user and a password, `USER` and `PASSWORD`."""
+        return f"127.0.0.1:{self._sasl_port}"
 
     @property
     def cluster(self) -> Cluster:
@@ -226,21 +233,27 @@ class KafkaLab:
         return [*_JAVA, f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties", "-cp", self._classpath]
 
     def _properties(self) -> str:
+        told = f"PLAINTEXT://{self.servers},SASL://{self.sasl_servers}"
         lines = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "listeners": f"{told},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "advertised.listeners": told,
             "inter.broker.listener.name": "PLAINTEXT",
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl.plain.sasl.jaas.config": f'{_LOGIN} required user_{USER}="{PASSWORD}";',
             "log.dirs": f"{self.folder}/data",
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "4",
             "transaction.state.log.replication.factor": "1",
             "transaction.state.log.min.isr": "1",
             "group.initial.rebalance.delay.ms": "0",
+            # After a kill it is let in again once its former life is given up: nine seconds, if not told otherwise.
+            "broker.session.timeout.ms": "1500",
+            "broker.heartbeat.interval.ms": "300",
             "group.min.session.timeout.ms": "1000",
             "auto.create.topics.enable": "false",
             "log.segment.bytes": "16777216",

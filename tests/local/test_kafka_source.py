@@ -19,14 +19,6 @@ _DELIVERY = {"retry": 2, "backoffPolicy": "linear", "backoffDelay": "PT0.05S"}
 _LONG = json.dumps({**_DELIVERY, "retry": 500})
 
 
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaLab]:
-    lab = KafkaLab(tmp_path_factory.mktemp("kafka"))
-    lab.up()
-    yield lab
-    lab.end()
-
-
 @pytest.fixture
 def sources(kafka: KafkaLab, tmp_path: pathlib.Path) -> Iterator[Callable[..., SourceLab]]:
     """Makes the source's processes, and ends what is left of them."""

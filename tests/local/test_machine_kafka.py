@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from local.kafka_lab import KafkaLab, needs_kafka
+from local.kafka_lab import PASSWORD, USER, KafkaLab, needs_kafka
 from local.machine_lab import MachineLab, Object, wait_for
 
 pytestmark = needs_kafka
@@ -60,14 +60,6 @@ class Sink:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-
-
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaLab]:
-    lab = KafkaLab(tmp_path_factory.mktemp("kafka"))
-    lab.up()
-    yield lab
-    lab.end()
 
 
 @pytest.fixture(scope="module")
@@ -174,27 +166,37 @@ def test_a_kafka_source_says_what_is_wrong(machine: MachineLab, kafka: KafkaLab,
     said = machine.kubectl("apply", "-f", str(path), check=False).stderr
     for field in ("spec.bootstrapServers[0]", "spec.initialOffset", "spec.net.sasl.user.secretKeyRef"):
         assert field in said, said
-    key = {"secretKeyRef": {"name": "kafka", "key": "user"}}
-    net = {"sasl": {"enable": True, "user": key, "password": key}}
-    machine.apply(kafka_source("secret", kafka, "late", sink.url, net=net))
-    wait_for(
-        lambda: condition(machine, "kafkasource", "secret", "ConnectionEstablished")["status"] == "False",
-        "the missing Secret to be said",
-    )
+
+
+def test_a_kafka_source_reads_with_the_user_of_a_secret(
+    machine: MachineLab, kafka: KafkaLab, sink: Sink
+) -> None:
+    kafka.topic("guarded", 1)
+    kafka.produce("guarded", [b'"one"'])
+    keys = [{"secretKeyRef": {"name": "kafka", "key": key}} for key in ("user", "password")]
+    net = {"sasl": {"enable": True, "user": keys[0], "password": keys[1]}}
+    source = kafka_source("secret", kafka, "guarded", sink.url, net=net)
+    source["spec"]["bootstrapServers"] = [kafka.sasl_servers]
+    machine.apply(source)
+
+    def link() -> Object:
+        return condition(machine, "kafkasource", "secret", "ConnectionEstablished")
+
+    wait_for(lambda: link()["status"] == "False", "the missing Secret to be said")
     assert 'no Secret "kafka"' in condition(machine, "kafkasource", "secret", "Ready")["message"]
-    machine.apply(
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kafka"},
-         "data": {"user": base64.b64encode(b"me").decode()}}
-    )  # fmt: skip
-    # The Secret is used at once; this Kafka knows no SASL, which is said of the connection.
-    wait_for(
-        lambda: (
-            condition(machine, "kafkasource", "secret", "ConnectionEstablished").get("reason")
-            != "SecretNotUsable"
-        ),
-        "the Secret to be read",
-    )
+    machine.apply(secret(USER, "wrong"))
+    wait_for(lambda: "uthentication" in link().get("message", ""), "the wrong password to be said")
+    assert not sink.events
+    machine.apply(secret(USER, PASSWORD))
+    wait_for(lambda: sink.bodies() == [b'"one"'], "what is in the topic")
+    ready(machine, "kafkasource/secret")
     machine.kubectl("delete", "kafkasource,secret", "--all")
+
+
+def secret(user: str, password: str) -> Object:
+    data = {"user": user, "password": password}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kafka"}, "data": encoded}
 
 
 def test_a_broker_on_kafka_loses_nothing_when_kafka_and_the_machine_are_killed(
@@ -258,3 +260,31 @@ def test_a_broker_on_kafka_keeps_replies_and_dead_letters(
     ends_at = time.monotonic() + 60
     while send(machine, url, "gone").status_code != 404:
         assert time.monotonic() < ends_at
+
+
+def test_a_broker_uses_a_topic_that_somebody_else_makes(
+    machine: MachineLab, kafka: KafkaLab, sink: Sink
+) -> None:
+    config, broker = broker_on(kafka)
+    broker["metadata"]["annotations"]["kafka.eventing.knative.dev/external.topic"] = "theirs"
+    machine.apply(config, broker)
+    wait_for(
+        lambda: (
+            "there is no topic theirs"
+            in condition(machine, "broker", "kept", "TopicReady").get("message", "")
+        ),
+        "the missing topic to be said",
+    )
+    kafka.topic("theirs", 1)
+    ready(machine, "broker/kept")
+    machine.apply(trigger("all", sink.url))
+    ready(machine, "trigger/all")
+    url = str(machine.get("broker", "kept")["status"]["address"]["url"])
+    assert send(machine, url, "here").status_code == 202
+    # What others write there is an event of the Broker too.
+    kafka.produce("theirs", [b'"there"'], headers={"ce_specversion": "1.0", "ce_id": "there", "ce_source": "/s",
+                                                  "ce_type": "t", "content-type": "application/json"})  # fmt: skip
+    wait_for(lambda: {h["ce-id"] for h, _ in list(sink.events)} == {"here", "there"}, "both events")
+    machine.kubectl("delete", "trigger,broker", "--all")
+    # It is not the machine's to delete.
+    assert len(kafka.records("theirs", 2)) == 2

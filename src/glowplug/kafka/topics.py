@@ -16,8 +16,9 @@ from glowplug.spec.kafka_security import Cluster
 
 def ensure_topic(cluster: Cluster, topic: Topic, timeout_s: float) -> None:
     """The topic is there; it is made unless somebody else has to. Raises KafkaError, ConfigError."""
-    module, found = confluent(), admin()
-    client = _made(found.AdminClient, {**settings(cluster), "socket.timeout.ms": int(timeout_s * 1000)})
+    module, found, heard = confluent(), admin(), _Heard()
+    config = {**settings(cluster), "socket.timeout.ms": int(timeout_s * 1000), "error_cb": heard}
+    client = _made(found.AdminClient, config)
     try:
         known = client.list_topics(timeout=timeout_s).topics
         if topic.name in known:
@@ -28,16 +29,16 @@ def ensure_topic(cluster: Cluster, topic: Topic, timeout_s: float) -> None:
         client.create_topics([new], operation_timeout=timeout_s)[topic.name].result(timeout_s)
     except module.KafkaException as error:
         if error.args[0].code() != module.KafkaError.TOPIC_ALREADY_EXISTS:
-            raise problem(f"topic {topic.name} cannot be made", error) from error
+            raise heard.problem(client, f"topic {topic.name} cannot be made", error) from error
     except TimeoutError as error:
         raise KafkaError(f"topic {topic.name} was not made within {timeout_s:g} s") from error
 
 
 def pin(cluster: Cluster, group: str, topics: Sequence[str], initial: str, timeout_s: float) -> int:
     """The group has an offset in every partition; returns how many there are. Raises KafkaError, ConfigError."""
-    module = confluent()
+    module, heard = confluent(), _Heard()
     config = {
-        **settings(cluster), "group.id": group, "enable.auto.commit": False,
+        **settings(cluster), "error_cb": heard, "group.id": group, "enable.auto.commit": False,
         "socket.timeout.ms": int(timeout_s * 1000), "allow.auto.create.topics": False,
     }  # fmt: skip
     consumer = _made(module.Consumer, config)
@@ -61,9 +62,26 @@ def pin(cluster: Cluster, group: str, topics: Sequence[str], initial: str, timeo
             _commit(consumer, begin, group)
         return len(partitions)
     except module.KafkaException as error:
-        raise problem(f"group {group} cannot begin", error) from error
+        raise heard.problem(consumer, f"group {group} cannot begin", error) from error
     finally:
         consumer.close()
+
+
+class _Heard:
+    """What a client says beside its answers: that a password is wrong, where the answer is that nobody is there."""
+
+    def __init__(self) -> None:
+        self._causes: list[Any] = []
+
+    def __call__(self, cause: Any) -> None:
+        self._causes.append(cause)
+
+    def problem(self, client: Any, what: str, error: Exception) -> KafkaError:
+        """The error, with a better cause if there is one."""
+        client.poll(0)
+        kinds = confluent().KafkaError
+        causes = [each for each in self._causes if each.code() in (kinds._AUTHENTICATION, kinds._SSL)]
+        return KafkaError(f"{what}: {causes[0].str()}") if causes else problem(what, error)
 
 
 def problem(what: str, error: Exception) -> KafkaError:

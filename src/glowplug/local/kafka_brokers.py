@@ -216,7 +216,7 @@ class KafkaBrokers:
                     await anyio.to_thread.run_sync(
                         ensure_topic, home.cluster, home.topic, _KAFKA_TIMEOUT_S, abandon_on_cancel=True
                     )
-                    home.producer = EventProducer(home.cluster)
+                    home.producer = EventProducer(home.cluster, timeout_s=_KAFKA_TIMEOUT_S)
                     home.state = KafkaState(True, True)
                 except GlowplugError as error:
                     home.state = KafkaState(False, None, error.message)
