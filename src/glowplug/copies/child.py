@@ -1,16 +1,20 @@
 """Keeps the process that takes copies running while somebody wants it, and reads what it reports.
 
-Envoy copies requests to that process by itself, see `router.copies`; where it is not there, Envoy goes on without.
+Envoy copies requests to that process by itself, see `router.copies`; where it is not there, Envoy goes on without. The
+socket is this side's, and outlives the process: what Envoy copies while the process is starting waits in it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,6 +24,8 @@ _LOG = logging.getLogger(__name__)
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
 # A process that ran for so long had no trouble starting.
 _WELL_AFTER_S = 60.0
+# Connections of Envoy that wait for the process: one a worker thread.
+_BACKLOG = 128
 
 Object = dict[str, Any]
 
@@ -42,7 +48,9 @@ def parse_report(line: bytes) -> Object:
 
 
 class Child:
-    """The process of `python -m MODULE`; `name` is what it is called in the log.
+    """The process of `python -m MODULE LISTENER ...`; `name` is what it is called in the log.
+
+    `LISTENER` is the number of the file descriptor of the socket, bound and listening.
 
     `on_report` is told of each line of JSON that it says, `on_pid` of each process that starts, `on_end` when it ends.
     """
@@ -73,14 +81,18 @@ class Child:
             self._is_wanted = is_wanted
             self._changed.set()
 
-    async def run(self, arguments: Sequence[str]) -> None:
-        """Until cancelled. The module gets the arguments."""
+    async def run(self, path: Path, arguments: Sequence[str]) -> None:
+        """Until cancelled. `path` is the socket's, the module gets the arguments behind it."""
+        with _listener(path) as listener:
+            await self._run_wanted(listener, arguments)
+
+    async def _run_wanted(self, listener: socket.socket, arguments: Sequence[str]) -> None:
         backoff_s = 0.0
         while True:
             await self._until(True)
             started_at = time.monotonic()
             try:
-                code = await self._run(arguments)
+                code = await self._run(listener, arguments)
             except OSError as error:
                 _LOG.error("%s's process does not start: %s", self._name, error)
                 code = None
@@ -94,11 +106,12 @@ class Child:
             _LOG.warning("%s's process ended (%s), it is started again in %g s", self._name, code, backoff_s)
             await anyio.sleep(backoff_s)
 
-    async def _run(self, arguments: Sequence[str]) -> int | None:
+    async def _run(self, listener: socket.socket, arguments: Sequence[str]) -> int | None:
         """One life of the process: until it ends, or nobody wants it."""
+        number = listener.fileno()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P" if sys.version_info >= (3, 11) else "-E", "-m", self._module, *arguments,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            sys.executable, "-P" if sys.version_info >= (3, 11) else "-E", "-m", self._module, str(number), *arguments,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, pass_fds=(number,),
             start_new_session=True, limit=_LINE_LIMIT_BYTES,
         )  # fmt: skip
         self.pid = process.pid
@@ -150,3 +163,17 @@ class Child:
         while self._is_wanted is not is_wanted:
             self._changed.clear()
             await self._changed.wait()
+
+
+def _listener(path: Path) -> socket.socket:
+    """A listening socket of the file system that only this user may connect to; what is left over there is replaced."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(str(path))
+        os.chmod(path, 0o600)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener

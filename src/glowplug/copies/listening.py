@@ -1,4 +1,4 @@
-"""What a process that takes copies does: listens for Envoy, reports on its standard output, ends with its input.
+"""What a process that takes copies does: answers Envoy, reports on its standard output, ends with its input.
 
 A process of its own, and a nice one, so that work on copies delays neither a caller nor the machine's event loop, where
 the activator answers. It ends when its standard input does: with its machine, however that ends.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import anyio
 
@@ -22,13 +22,16 @@ _MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 _MAX_STREAMS = 4096
 
 
-async def listen(copies: Copies, socket: Path, report: Callable[[], bytes], interval_s: float) -> None:
-    """Until standard input ends. `report` is asked for the next line at that interval; an empty one is not said."""
-    # A unix socket that is left over is replaced by asyncio itself.
+async def listen(copies: Copies, listener: int, report: Callable[[], bytes], interval_s: float) -> None:
+    """Until standard input ends; `listener` is the file descriptor of a listening socket.
+
+    `report` is asked for the next line at that interval; an empty one is not said.
+    """
     service = GrpcService(copies, Limits(max_message_bytes=_MAX_MESSAGE_BYTES, max_streams=_MAX_STREAMS))
     async with anyio.create_task_group() as tasks:
-        server = await asyncio.get_running_loop().create_unix_server(service.protocol, str(socket))
-        os.chmod(socket, 0o600)
+        server = await asyncio.get_running_loop().create_unix_server(
+            service.protocol, sock=socket.socket(fileno=listener)
+        )
         try:
             tasks.start_soon(_say, report, interval_s, name="reports")
             await _until_input_ends()

@@ -5,8 +5,8 @@
 
 A part is replaced in one transaction, a reader has one snapshot for all groups. An as-of join is one index look-up for
 each moment and group (LATERAL … ORDER BY timestamp DESC LIMIT 1), so that its memory does not grow with history; as a
-merge by window functions it was a tenth faster, but sorted the whole history. Text is compared by its bytes (COLLATE "C"), as
-DuckDB does it.
+merge by window functions it was a tenth faster, but sorted the whole history. Text is compared by its bytes
+(COLLATE "C"), as DuckDB does it.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Parts:
 
     async def log_payloads(self) -> None:
         """Sends payload events, once the router has its sockets and the broker its port, until cancelled."""
-        await self.payloads.run([str(self.router.payloads_socket), self._ingress_url, self.eventing.url])
+        await self.payloads.run(self.router.payloads_socket, [self._ingress_url, self.eventing.url])
 
     def describe(self) -> dict[str, Any]:
         """What the machine says of itself, which is up."""

@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import time
-from pathlib import Path
 
 import anyio
 
@@ -26,11 +25,11 @@ from glowplug.payloads.waiting import Lines
 
 
 def main() -> None:
-    """`python -m glowplug.local.payload_process COPIES_SOCKET INGRESS_URL BROKER_URL`."""
+    """`python -m glowplug.local.payload_process LISTENER INGRESS_URL BROKER_URL`; LISTENER is a file descriptor."""
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
     config = PayloadsConfig()
     _let_others_go_first(config.niceness)
-    anyio.run(_run, config, Path(sys.argv[1]), Sinks(sys.argv[2], sys.argv[3]))
+    anyio.run(_run, config, int(sys.argv[1]), Sinks(sys.argv[2], sys.argv[3]))
 
 
 def _let_others_go_first(niceness: int) -> None:
@@ -41,7 +40,7 @@ def _let_others_go_first(niceness: int) -> None:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-async def _run(config: PayloadsConfig, socket: Path, sinks: Sinks) -> None:
+async def _run(config: PayloadsConfig, listener: int, sinks: Sinks) -> None:
     tally, lines = Tally(config), Lines(config)
     client = HttpClient(config.max_answer_bytes)
     teller = Teller(config, client, tally, lines, sinks.find)
@@ -60,7 +59,7 @@ async def _run(config: PayloadsConfig, socket: Path, sinks: Sinks) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(teller.run, name="teller")
         try:
-            await listen(copies, socket, report, config.report_interval_s)
+            await listen(copies, listener, report, config.report_interval_s)
             await teller.drain()
             # What was sent meanwhile; what is open in it is lost.
             os.write(sys.stdout.fileno(), report_line(tally, lines, ()))

@@ -6,6 +6,7 @@ Envoy copies requests to that process by itself, see `router.copies`, with all t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from glowplug.copies.child import Child, ChildConfig
 from glowplug.payloads.config import PayloadsConfig
@@ -46,9 +47,9 @@ class Payloads:
         """What came of the events, in Prometheus' text format; `uncopied` requests of which there are none."""
         return self._ledger.metrics(uncopied)
 
-    async def run(self, arguments: Sequence[str]) -> None:
-        """Until cancelled. The process gets the arguments."""
-        await self._child.run(arguments)
+    async def run(self, copies: Path, arguments: Sequence[str]) -> None:
+        """Until cancelled. `copies` is where Envoy sends copies, the process gets the arguments."""
+        await self._child.run(copies, arguments)
 
     def _ended(self) -> None:
         for notice in self._ledger.ended():

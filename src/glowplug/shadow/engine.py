@@ -62,7 +62,7 @@ class Shadows:
 
     async def run(self, copies: Path, shadow: Path) -> None:
         """Until cancelled. `copies` is where Envoy sends copies, `shadow` its listener for the requests of shadows."""
-        await self._child.run([str(copies), str(shadow)])
+        await self._child.run(copies, [str(shadow)])
 
     def _reported(self, report: Object) -> None:
         self._report = report

@@ -23,11 +23,11 @@ from glowplug.shadow.trials import Trials
 
 
 def main() -> None:
-    """`python -m glowplug.shadow.process COPIES_SOCKET SHADOW_SOCKET`."""
+    """`python -m glowplug.shadow.process LISTENER SHADOW_SOCKET`; LISTENER is a file descriptor."""
     logging.basicConfig(level=logging.INFO, format="%(levelname).1s %(name)s: %(message)s")
     config = ShadowConfig()
     _let_others_go_first(config.niceness)
-    anyio.run(_run, config, Path(sys.argv[1]), Path(sys.argv[2]))
+    anyio.run(_run, config, int(sys.argv[1]), Path(sys.argv[2]))
 
 
 def _let_others_go_first(niceness: int) -> None:
@@ -38,7 +38,7 @@ def _let_others_go_first(niceness: int) -> None:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-async def _run(config: ShadowConfig, copies_socket: Path, shadow_socket: Path) -> None:
+async def _run(config: ShadowConfig, listener: int, shadow_socket: Path) -> None:
     notices: list[Notice] = []
     tally = Tally(config)
     sender = Sender(shadow_socket, timeout_s=config.timeout_s, max_body_bytes=config.max_body_bytes)
@@ -59,7 +59,7 @@ async def _run(config: ShadowConfig, copies_socket: Path, shadow_socket: Path) -
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(trials.run, name="trials")
         try:
-            await listen(copies, copies_socket, report, config.report_interval_s)
+            await listen(copies, listener, report, config.report_interval_s)
         finally:
             sender.close()
             tasks.cancel_scope.cancel()
