@@ -45,6 +45,11 @@ class SupervisorConfig:
     warm_pool_preload: tuple[str, ...] = ("glowplug.serving.server:rehearse",)
 
     @property
+    def kubeconfig(self) -> Path:
+        """How the machine's API is reached, which the machine writes."""
+        return self.data_dir / "kubeconfig"
+
+    @property
     def pods_dir(self) -> Path:
         """One folder a pod, named by its uid: volumes and working directory."""
         return self.data_dir / "pods"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from glowplug.spec import names
@@ -50,6 +51,15 @@ def knative(pod: Mapping[str, Any]) -> dict[str, str]:
     """Knative's runtime contract, as far as the pod's labels tell it."""
     labels = pod["metadata"].get("labels") or {}
     return {key: labels[label] for key, label in _KNATIVE.items() if label in labels}
+
+
+def service_account(pod: Mapping[str, Any], kubeconfig: Path) -> dict[str, str]:
+    """The API for a pod that says that it wants a token; there is one token here, and it may do everything.
+
+    Said, and not left out: a model must not get what a cluster's default would give it.
+    """
+    wanted = (pod.get("spec") or {}).get("automountServiceAccountToken") is True
+    return {"KUBECONFIG": str(kubeconfig.resolve())} if wanted else {}
 
 
 def declared(

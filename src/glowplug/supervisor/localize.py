@@ -168,7 +168,8 @@ def _environment(
     rewriter: Rewriter,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The whole environment, and the part of it that `$(VAR)` in commands may refer to."""
-    given = {"HOST": "127.0.0.1", **environment.knative(pod)}
+    account = environment.service_account(pod, around.config.kubeconfig)
+    given = {"HOST": "127.0.0.1", **environment.knative(pod), **account}
     contract = _port_variables(container, unit is not None, place.ports)
     sources = Sources(around.lookup, pod["metadata"]["namespace"])
     own = environment.declared(pod, container, sources, rewriter, {**given, **contract})

@@ -349,3 +349,9 @@ def test_discover_reports_every_problem(tmp_path):
         "d/pyproject",
     ):
         assert words in caught.value.message
+
+
+@pytest.mark.parametrize(("said", "expected"), [(True, "/data/kubeconfig"), (False, None), (None, None)])
+def test_a_pod_that_asks_for_a_token_is_told_where_the_api_is(said, expected):
+    found, _ = run({"name": "c", "image": "glowplug/xgboost"}, automountServiceAccountToken=said)
+    assert found.env.get("KUBECONFIG") == expected
