@@ -3,10 +3,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo up test test-cluster conformance check format bench lock clean
+.PHONY: help setup demo demo-retraining up test test-cluster conformance check format bench lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Create .venv with everything but torch
 	@tools/setup dev,serving,pipelines,loadtest
@@ -14,6 +14,10 @@ setup: ## Create .venv with everything but torch
 demo: ## Train on real flights, serve the model, predict; ends with the commands to type next
 	@tools/setup serving,pipelines
 	@$(BIN)/glowplug demo
+
+demo-retraining: ## A year of flights with the whole loop: drift, retraining, canary, rollback; ends with a picture
+	@tools/setup serving,pipelines,controllers
+	@$(BIN)/glowplug demo retraining
 
 up: ## Run the local machine in the foreground
 	@tools/setup serving

@@ -55,7 +55,7 @@ def test_a_request_and_its_answer_are_events(target: Target, served: Served, sin
             "ce-component": "predictor",
         }
         assert expected.items() <= told.items(), told
-        # A header's quotes are written %22 by whoever follows CloudEvents' HTTP binding to the letter; Go's SDK does not.
+        # Whoever follows CloudEvents' HTTP binding to the letter writes a header's quotes %22; Go's SDK does not.
         assert json.loads(unquote(told["ce-metadata"])) == {REVISION: [f"{name}-predictor-00001"]}
         assert event["headers"]["content-type"].startswith("application/json")
 

@@ -92,6 +92,10 @@ class Cluster:
         _raise_for(response)
         return response
 
+    def close(self) -> None:
+        """Lets the connections go."""
+        self._http.close()
+
     @contextmanager
     def stream(self, path: str, params: Mapping[str, str]) -> Iterator[httpx2.Response]:
         """A response that is read as it comes (logs, watches), without a time limit on its end."""

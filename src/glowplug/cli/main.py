@@ -29,6 +29,8 @@ from glowplug.cli import (
 from glowplug.errors import GlowplugError
 from glowplug.local.config import DEFAULT_DATA_DIR, MachineConfig
 
+# A machine of its own: the loop replays a year from its beginning.
+RETRAINING_DATA_DIR = DEFAULT_DATA_DIR / "retraining"
 app = typer.Typer(
     name="glowplug",
     help="Serverless machine-learning serving that never starts cold: KServe's YAML on one machine, or on a cluster.",
@@ -302,16 +304,39 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: glowplug demo --keep")
+demo_app = typer.Typer(
+    invoke_without_command=True,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(demo_app, name="demo", epilog="Examples: glowplug demo --keep; glowplug demo retraining")
+
+
+@demo_app.callback()
 def demo(
+    asked: typer.Context,
     data_dir: options.DataDir = DEFAULT_DATA_DIR,
     flights: Annotated[int, typer.Option(help="How many real flights of April to predict.")] = 500,
     keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Leave the machine running.")] = True,
 ) -> None:
     """Real flights, real features, a real model: from raw data to predictions, in a few minutes."""
+    if asked.invoked_subcommand is not None:
+        return
     from glowplug.cli import demo as verb
 
     verb.run(data_dir, flights=flights, keep=keep)
+
+
+@demo_app.command(epilog="Example: glowplug demo retraining --keep")
+def retraining(
+    data_dir: options.DataDir = RETRAINING_DATA_DIR,
+    keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Leave the machine running.")] = False,
+) -> None:
+    """The whole loop: a year of flights within minutes, drift, retraining, canary; and a mistake that is undone."""
+    from glowplug.cli import retraining_demo as verb
+
+    verb.run(data_dir, keep=keep)
 
 
 def main() -> None:
