@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from glowplug.errors import ConfigError
 from glowplug.features.online import OnlineConfig, connect
 from glowplug.features.redis_server import RedisServer, start_redis
-from glowplug.features.resp import RedisAddress, RespClient, RespError
+from glowplug.features.resp import REFUSED_PAUSE_S, RedisAddress, RespClient, RespError
 
 TIMEOUT_S = 5.0
 
@@ -177,3 +178,29 @@ def test_any_url_is_an_address_or_a_config_error(text: str) -> None:
             RedisAddress.parse(url)
         except ConfigError:
             continue
+
+
+async def test_a_refused_connection_is_tried_until_the_time_is_up() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"+PONG\r\n")
+        await reader.read()
+        writer.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with socket.socket() as reserved:
+        # Bound, so that nobody else gets the port, and refusing until it listens.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", port))
+        address = RedisAddress.parse(f"redis://127.0.0.1:{port}")
+        hasty, patient = RespClient(address, timeout_s=0.2), RespClient(address, timeout_s=TIMEOUT_S)
+        with pytest.raises(ConnectionRefusedError):
+            await hasty.call("PING")
+        asking = asyncio.create_task(patient.call("PING"))
+        done, _ = await asyncio.wait({asking}, timeout=3 * REFUSED_PAUSE_S)
+        assert not done
+        async with await asyncio.start_server(answer, sock=reserved):
+            assert await asking == b"PONG"
+            await patient.close()
+            await hasty.close()

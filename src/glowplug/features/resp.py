@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -20,6 +22,7 @@ from glowplug.errors import ConfigError
 
 SCHEMES = ("redis", "rediss", "unix")
 DEFAULT_PORT = 6379
+REFUSED_PAUSE_S = 0.05
 _OPTIONS = ("db", "username", "password", "ssl_ca_certs", "ssl_cert_reqs", "ssl_check_hostname")
 
 
@@ -145,12 +148,14 @@ class RespClient:
     async def _open(self) -> _Connection:
         address = self._address
         loop = asyncio.get_running_loop()
-        opening: Any
+        opening: Callable[[], Any]
         if address.path:
-            opening = loop.create_unix_connection(_Connection, address.path)
+            opening = partial(loop.create_unix_connection, _Connection, address.path)
         else:
-            opening = loop.create_connection(_Connection, address.host, address.port, ssl=address.tls)
-        _, connection = await asyncio.wait_for(opening, self._timeout_s)
+            opening = partial(
+                loop.create_connection, _Connection, address.host, address.port, ssl=address.tls
+            )
+        connection = await self._accepted(opening)
         greetings: list[tuple[str | int, ...]] = []
         if address.password:
             user = (address.username,) if address.username else ()
@@ -165,6 +170,20 @@ class RespClient:
                 raise RespError(str(result))
         assert isinstance(connection, _Connection)
         return connection
+
+    async def _accepted(self, opening: Callable[[], Any]) -> Any:
+        """A connection within the time-out; one that is refused is tried again, as Redis may be on its way back."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._timeout_s
+        while True:
+            try:
+                _, connection = await asyncio.wait_for(opening(), max(ends_at - loop.time(), 0.0))
+                return connection
+            except ConnectionRefusedError:
+                # Said before whoever waits runs out of time: the reason is worth more than the time-out.
+                if loop.time() + 2 * REFUSED_PAUSE_S > ends_at:
+                    raise
+            await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def close(self) -> None:
         """Closes the connection; whoever waits for an answer is told so (ConnectionError)."""
