@@ -6,8 +6,8 @@
     registry: {uri: "sqlite:///.glowplug/mlflow/mlflow.db", artifacts: .glowplug/mlflow/artifacts}
 
 The environment wins over the file where a cluster knows better: GLOWPLUG_OFFLINE_URL, MLFLOW_TRACKING_URI,
-GLOWPLUG_REGISTRY_ARTIFACTS, GLOWPLUG_PIPELINES_WORK_DIR, GLOWPLUG_NAMESPACE. Relative paths are relative to where the
-command runs.
+GLOWPLUG_REGISTRY_ARTIFACTS, GLOWPLUG_CHAMPION_PROFILE, GLOWPLUG_PIPELINES_WORK_DIR, GLOWPLUG_NAMESPACE. Relative paths
+are relative to where the command runs.
 `triggering` and `deploying` are read by the packages of those names.
 """
 
@@ -26,8 +26,10 @@ from glowplug_pipelines.sections import Section, read_text
 OFFLINE_URL = "GLOWPLUG_OFFLINE_URL"
 REGISTRY_URI = "MLFLOW_TRACKING_URI"
 REGISTRY_ARTIFACTS = "GLOWPLUG_REGISTRY_ARTIFACTS"
+CHAMPION_PROFILE = "GLOWPLUG_CHAMPION_PROFILE"
 WORK_DIR = "GLOWPLUG_PIPELINES_WORK_DIR"
 NAMESPACE = "GLOWPLUG_NAMESPACE"
+_NOWHERE = "-"
 # It becomes part of names of objects, `retrain-<model>` among them.
 _MODEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 _WORKLOAD = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -142,13 +144,15 @@ def _registry(section: Section, environment: Mapping[str, str]) -> RegistryConfi
     local = Path(".glowplug/mlflow").resolve()
     uri = section.text("uri", f"sqlite:///{local / 'mlflow.db'}")
     artifacts = section.text("artifacts", str(local / "artifacts"))
+    profile = section.text("championProfile", _NOWHERE)
     uri = environment.get(REGISTRY_URI) or uri
     artifacts = environment.get(REGISTRY_ARTIFACTS) or artifacts
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
     if "://" not in artifacts and not artifacts.startswith("mlflow-artifacts:"):
         artifacts = Path(artifacts).resolve().as_uri()
-    return RegistryConfig(uri, artifacts)
+    profile = environment.get(CHAMPION_PROFILE) or ("" if profile == _NOWHERE else profile)
+    return RegistryConfig(uri, artifacts, profile)
 
 
 def _window(section: Section) -> WindowSettings:

@@ -58,7 +58,6 @@ except ImportError as error:
 _NAME, _NAMESPACE = "flights", "default"
 _WEBHOOK = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/rollout.glowplug.dev"
 _KSVC = f"/apis/serving.knative.dev/v1/namespaces/{_NAMESPACE}/services"
-_PROFILE = "profile.json"
 _SOURCE = "/glowplug/demo"
 _MARK = "retraining-demo"
 _BRIEF = 160
@@ -147,7 +146,9 @@ class _Lab:
         self._unit = demo._unit()
         self._view = demo._view(self._unit)
         self._root = directory.root.resolve()
-        self._registry = RegistryConfig.local(self._root / "mlflow")
+        # What the detector reads as a mounted claim: promoting puts the champion's profile there, and it counts anew.
+        watched = self._root / "volumes" / _NAMESPACE / "models" / _NAME
+        self._registry = replace(RegistryConfig.local(self._root / "mlflow"), champion_profile=str(watched))
         self._offline = str(self._root / "offline" / self._view.name)
         self._deployed: list[Passed] = []
         self._marks: list[Mark] = []
@@ -193,7 +194,6 @@ class _Lab:
         if finished.version is None:
             raise GlowplugError(f"the first version was not registered: {finished.verdict.reason}")
         self._first: ModelVersion = aliases.promote(self._registry, _NAME, finished.version.version)
-        self._publish_profile(self._first.storage_uri)
         output.done(f"version {self._first.version} is champion: {finished.verdict.reason}")
 
     def serve(self) -> None:
@@ -299,8 +299,6 @@ class _Lab:
         self._tell()
         reason, latest = str(ended.data.get("reason", "")), self._deployed[-1].data
         if ended.type == door_events.PROMOTED:
-            # The detector's next look at its place finds the new profile, and counts anew against it.
-            self._publish_profile(str(latest["storage_uri"]))
             self._happened(ended, "promoted", f"version {latest['version']} has all requests: {reason}")
         else:
             self._rollback_reason = reason
@@ -329,7 +327,11 @@ class _Lab:
                 "workload": workload or f"{Flights.__module__}:{Flights.__name__}",
                 "workDir": str(self._root / "pipelines"),
                 "offline": {"url": self._offline},
-                "registry": {"uri": self._registry.uri, "artifacts": self._registry.artifacts},
+                "registry": {
+                    "uri": self._registry.uri,
+                    "artifacts": self._registry.artifacts,
+                    "championProfile": self._registry.champion_profile,
+                },
                 "window": {**shipped["window"], **self._plan.window},
                 "gate": {**shipped["gate"], **self._plan.gate},
                 "options": {
@@ -465,15 +467,6 @@ class _Lab:
             return True
 
         demo._wait(is_asked, "the rollout controller", lambda: log.read_text()[-2000:])
-
-    def _publish_profile(self, storage_uri: str) -> None:
-        """Where the detector looks: the claim `models`, by rename."""
-        source = pathlib.Path(unquote(urlsplit(storage_uri).path)) / _PROFILE
-        folder = self._root / "volumes" / _NAMESPACE / "models" / _NAME
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{_PROFILE}"
-        draft.write_bytes(source.read_bytes())
-        draft.replace(folder / _PROFILE)
 
     def _stop_machine(self) -> None:
         """`keep` leaves a wreck, too; but whoever interrupts wants nothing to be left."""

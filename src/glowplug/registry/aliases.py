@@ -21,6 +21,7 @@ from glowplug.registry.models import (
     explained,
     point,
 )
+from glowplug.registry.profiles import publish
 
 REJECTED_TAG = "glowplug.dev/rejected"
 _ABSENT = "RESOURCE_DOES_NOT_EXIST"
@@ -63,11 +64,14 @@ def champion(config: RegistryConfig, name: str) -> Champion:
 def promote(config: RegistryConfig, name: str, version: str) -> ModelVersion:
     """Make `version` (a number) the champion; it is challenger no longer, nor rejected. Again is the same.
 
-    Raises `StorageError` where there is no such version.
+    Its profile is in place before it is champion: where that fails, nothing has moved, and it can be done again. Raises
+    `StorageError` where there is no such version.
     """
     with explained(config.uri, name):
         client = connect(config)
         found = client.get_model_version(name, version)
+        if config.champion_profile:
+            publish(described(client, found).storage_uri, config.champion_profile)
         point(client, name, CHAMPION, str(found.version))
         if REJECTED_TAG in found.tags:
             client.delete_model_version_tag(name, str(found.version), REJECTED_TAG)

@@ -45,10 +45,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class RegistryConfig:
-    """`uri` is MLflow's tracking URI; `artifacts` where a new experiment's files go (a URI, or a path)."""
+    """`uri` is MLflow's tracking URI; `artifacts` where a new experiment's files go (a URI, or a path).
+
+    `champion_profile` is where the champion's `profile.json` is put: a folder, or a URI of MLflow's; empty: nowhere.
+    """
 
     uri: str
     artifacts: str
+    champion_profile: str = ""
 
     @classmethod
     def local(cls, directory: Path) -> RegistryConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from glowplug.registry.aliases import REJECTED_TAG, Presence, champion, promote,
 from glowplug.registry.audit import half_registered
 from glowplug.registry.models import (
     CHALLENGER,
+    CHAMPION,
     CONTENT_TAG,
     Candidate,
     ModelVersion,
@@ -34,7 +36,7 @@ def version(
     config: RegistryConfig, folder: Path, name: str, content: str, alias: str = CHALLENGER
 ) -> ModelVersion:
     directory = folder / content
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.ubj").write_text(content)
     signature = Signature({"x": "float"}, {"prediction": "float"})
     return register(config, Candidate(name, directory, signature=signature), alias=alias)
@@ -107,3 +109,30 @@ def test_what_a_kill_left_is_marked_deleted(config: RegistryConfig, tmp_path: Pa
     again = register(config, Candidate("killed", tmp_path / "one"))
     assert client.get_run(left.info.run_id).info.lifecycle_stage == "deleted"
     assert client.get_run(again.run_id).info.status == "FINISHED"
+
+
+def test_a_champion_s_profile_is_where_the_detector_looks(config: RegistryConfig, tmp_path: Path) -> None:
+    place = tmp_path / "watched"
+    watched = replace(config, champion_profile=str(place))
+    promote(watched, "profiled", version(config, tmp_path, "profiled", "without").version)
+    assert not place.exists()
+    for content in ("first", "second"):
+        (tmp_path / content).mkdir()
+        (tmp_path / content / "profile.json").write_text(f'{{"of": "{content}"}}')
+        made = version(config, tmp_path, "profiled", content)
+        assert promote(watched, "profiled", made.version).version == made.version
+        assert (place / "profile.json").read_text() == f'{{"of": "{content}"}}'
+        assert [each.name for each in place.iterdir()] == ["profile.json"]
+
+
+def test_where_the_profile_cannot_be_put_the_champion_stays(config: RegistryConfig, tmp_path: Path) -> None:
+    kept = version(config, tmp_path, "kept", "old", CHAMPION)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "profile.json").write_text("{}")
+    made = version(config, tmp_path, "kept", "new")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="file"):
+        promote(replace(config, champion_profile=str(tmp_path / "file" / "place")), "kept", made.version)
+    found = champion(config, "kept").version
+    assert found is not None
+    assert found.version == kept.version
