@@ -25,7 +25,7 @@ up: ## Run the local machine in the foreground
 
 test: ## Run every test, those that need torch (3 GB) included
 	@tools/setup dev,serving,pipelines,loadtest,torch,torch-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cluster: setup ## Run the conformance cases on the cluster of $$KUBECONFIG; see tests/conformance
 	$(BIN)/python -m pytest tests/conformance --target=cluster

@@ -181,11 +181,15 @@ def test_any_url_is_an_address_or_a_config_error(text: str) -> None:
 
 
 async def test_a_refused_connection_is_tried_until_the_time_is_up() -> None:
+    is_over = asyncio.Event()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"PING\r\n")
         writer.write(b"+PONG\r\n")
         await reader.read()
         writer.close()
+        await writer.wait_closed()
+        is_over.set()
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -204,3 +208,4 @@ async def test_a_refused_connection_is_tried_until_the_time_is_up() -> None:
             assert await asking == b"PONG"
             await patient.close()
             await hasty.close()
+            await asyncio.wait_for(is_over.wait(), TIMEOUT_S)

@@ -310,7 +310,7 @@ demo_app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(demo_app, name="demo", epilog="Examples: glowplug demo --keep; glowplug demo retraining")
+app.add_typer(demo_app, name="demo", epilog="Example: glowplug demo --keep; glowplug demo retraining")
 
 
 @demo_app.callback()
