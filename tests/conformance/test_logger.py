@@ -56,7 +56,9 @@ def test_a_request_and_its_answer_are_events(target: Target, served: Served, sin
         }
         assert expected.items() <= told.items(), told
         # Whoever follows CloudEvents' HTTP binding to the letter writes a header's quotes %22; Go's SDK does not.
-        assert json.loads(unquote(told["ce-metadata"])) == {REVISION: [f"{name}-predictor-00001"]}
+        # In a cluster the queue-proxy, which is before KServe's agent, takes Knative's own headers off.
+        known = {REVISION: [f"{name}-predictor-00001"]} if target.is_local else {}
+        assert json.loads(unquote(told["ce-metadata"])) == known
         assert event["headers"]["content-type"].startswith("application/json")
 
 
