@@ -2,11 +2,13 @@
 
 The demo as it is, then the same flights offline: by the first model alone, and by an oracle that is trained anew every
 day on everything before it. The oracle knows what the loop does: features as known then, delays two days later, the
-same parameters; it has no gate and no canary, and pays for 275 trainings.
+same parameters; it has no gate and no canary. It is asked about every eighth day, so that weekdays take
+turns: 35 trainings instead of 275. The loop is compared with it on those days.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import pathlib
 import sys
 import tempfile
@@ -34,28 +36,30 @@ _VIEW = pathlib.Path(__file__).parent.parent / "transformers/feature-lookup/feat
 _WORKERS = 2
 # The oracle's days that stop a training early.
 _VALIDATION_DAYS = 7
+_EVERY_DAYS = 8
 
 
 def run() -> list[Result]:
-    """About twenty minutes, of which the demo is five; draws docs/plots/loop.png."""
+    """Some seven minutes, of which the demo is three; draws docs/plots/loop.png."""
     plan = Plan()
     with tempfile.TemporaryDirectory(prefix="glowplug-loop-") as folder:
         data_dir = pathlib.Path(folder) / "data"
         ended = retraining_demo.run(data_dir, keep=False, plan=plan)
-        print("  the oracle: 275 trainings ...", file=sys.stderr)
-        oracle = _oracle(plan, data_dir / "offline" / "flights", ended)
+        asked = list(days(plan.serving, plan.stop))[::_EVERY_DAYS]
+        print(f"  the oracle: {len(asked)} trainings ...", file=sys.stderr)
+        oracle, is_asked = _oracle(plan, data_dir / "offline" / "flights", ended, asked)
     curves = {
         "with the loop": (ended.event_ms, ended.errors),
         "without it": (ended.event_ms, ended.errors_without),
-        "oracle, retrained every day": (ended.event_ms, oracle),
     }
     shown = [replace(mark, label="") for mark in ended.marks if mark.what != "deployed"]
     title = "Flights out of New York, April to December 2013: arrival delay"
     draw(curves, shown, title, DOCS / "plots" / "loop.png")
-    return _results(ended, float(np.abs(oracle).mean()))
+    beside = float(np.abs(ended.errors[is_asked]).mean())
+    return _results(ended, float(np.abs(oracle).mean()), beside, len(asked))
 
 
-def _results(ended: retraining_demo.Outcome, oracle: float) -> list[Result]:
+def _results(ended: retraining_demo.Outcome, oracle: float, beside: float, asked: int) -> list[Result]:
     counts = ", ".join(
         f"{len(ended.happened(what))} {what}" for what in ("drift", "promoted", "kept", "rolled back")
     )
@@ -66,9 +70,10 @@ def _results(ended: retraining_demo.Outcome, oracle: float) -> list[Result]:
             f" {ended.mae_without:.2f} with the first model; {counts}",
         ),
         summarise(
-            "loop.mae.ratio_to_daily_oracle", [ended.mae / oracle], "x", command=COMMAND,
-            note=f"the oracle's {oracle:.2f} min: trained anew every day on all flights whose delay was known two days"
-            f" before, the last {_VALIDATION_DAYS} days to stop early by; no gate, no canary",
+            "loop.mae.ratio_to_daily_oracle", [beside / oracle], "x", command=COMMAND,
+            note=f"{beside:.2f} min with the loop against {oracle:.2f} on {asked} days, every {_EVERY_DAYS}th: the"
+            f" oracle is trained for each on all flights whose delay was known two days before, the last {_VALIDATION_DAYS}"
+            " days to stop early by; no gate, no canary",
         ),
         summarise("loop.demo.s", [ended.seconds], "s", command=COMMAND, goal="< 360", note="the whole demo"),
     ]  # fmt: skip
@@ -80,18 +85,25 @@ def _results(ended: retraining_demo.Outcome, oracle: float) -> list[Result]:
     return found
 
 
-def _oracle(plan: Plan, offline_url: pathlib.Path, ended: retraining_demo.Outcome) -> Any:
-    """Errors in the order of the replay."""
+def _oracle(
+    plan: Plan, offline_url: pathlib.Path, ended: retraining_demo.Outcome, every: list[date]
+) -> tuple[Any, Any]:
+    """Errors of these days in the order of the replay, and which of the replay's flights they are of."""
     view = parse_view(_VIEW.read_text(), str(_VIEW))
     with offline.connect() as connection, open_store(view, offline_url) as store:
         load(connection, plan.start, plan.stop)
         made = training_set(connection, store, spine(plan.start, plan.stop))
     known = made.features, np.asarray(made.extras["arr_delay"], dtype=np.float64), made.event_ms
     asked = ended.features, ended.event_ms
-    every = list(days(plan.serving, plan.stop))
-    with ProcessPoolExecutor(_WORKERS, initializer=_share, initargs=(known, asked)) as pool:
+    # Not forked: this process has DuckDB's and XGBoost's threads, whose locks a fork would keep for ever.
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(_WORKERS, fresh, _share, (known, asked)) as pool:
         parts = list(pool.map(_day, every, [plan.rounds] * len(every)))
-    return np.concatenate(parts) - ended.delays
+    starts = [midnight_ms(day) for day in every]
+    is_asked = np.any(
+        [(ended.event_ms >= start) & (ended.event_ms < start + DAY_MS) for start in starts], axis=0
+    )
+    return np.concatenate(parts) - ended.delays[is_asked], is_asked
 
 
 _SHARED: dict[str, Any] = {}
