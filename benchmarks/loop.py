@@ -72,8 +72,8 @@ def _results(ended: retraining_demo.Outcome, oracle: float, beside: float, asked
         summarise(
             "loop.mae.ratio_to_daily_oracle", [beside / oracle], "x", command=COMMAND,
             note=f"{beside:.2f} min with the loop against {oracle:.2f} on {asked} days, every {_EVERY_DAYS}th: the"
-            f" oracle is trained for each on all flights whose delay was known two days before, the last {_VALIDATION_DAYS}"
-            " days to stop early by; no gate, no canary",
+            f" oracle is trained for each on all flights whose delay was known two days before, the last"
+            f" {_VALIDATION_DAYS} days to stop early by; no gate, no canary",
         ),
         summarise("loop.demo.s", [ended.seconds], "s", command=COMMAND, goal="< 360", note="the whole demo"),
     ]  # fmt: skip
