@@ -17,13 +17,12 @@ import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.lab import Lab, lab, wait_for
-from benchmarks.paced import Connection
+from benchmarks.paced import BLOCK, by_turns
 from benchmarks.results import Result, percentile, summarise
 
 COMMAND = "python -m benchmarks logger"
 _ROUNDS = 12
 _REQUESTS = 400
-_BLOCK = 20
 _PER_S = 200.0
 _UNPACED = 1e9
 _MODES = ("off", "healthy", "hanging")
@@ -44,8 +43,8 @@ def run(rounds: int = _ROUNDS) -> list[Result]:
         _log(found, "healthy", None)
         _log(found, "hanging", f"http://127.0.0.1:{hangs.getsockname()[1]}/")
         urls = {mode: found.url(mode) for mode in _MODES}
-        paced = asyncio.run(_measure(urls, rounds, _PER_S))
-        unpaced = asyncio.run(_measure(urls, rounds, _UNPACED))
+        paced = asyncio.run(by_turns(urls, rounds, _REQUESTS, _PER_S))
+        unpaced = asyncio.run(by_turns(urls, rounds, _REQUESTS, _UNPACED))
         came = {mode: _came(found, mode) for mode in _MODES[1:]}
     if not came["healthy"].get("delivered") or not came["hanging"].get("dropped"):
         raise AssertionError(f"nothing was logged, or nothing dropped: {came}")
@@ -64,7 +63,7 @@ def _of_times(rounds: list[dict[str, list[float]]], mode: str, percent: int, cam
         f"logger.p{percent}.ratio_sink_{mode}", ratios, "x", command=COMMAND,
         goal="< 1.03" if percent == 99 else "",
         note=f"every request and answer logged, sink {mode}; {len(rounds)} rounds of {_REQUESTS} requests each way at"
-        f" {_PER_S:g}/s, in turns of {_BLOCK}; without it the median round's p{percent} is {off:.2f} ms; of the events"
+        f" {_PER_S:g}/s, in turns of {BLOCK}; without it the median round's p{percent} is {off:.2f} ms; of the events"
         f" came: {came}",
     )  # fmt: skip
 
@@ -110,18 +109,3 @@ def _came(found: Lab, name: str) -> dict[str, int]:
         for sample in family.samples
         if sample.labels.get("inferenceservice") == name
     }
-
-
-async def _measure(urls: dict[str, str], number_of: int, per_s: float) -> list[dict[str, list[float]]]:
-    connections = {mode: await Connection.open(url, mode, per_s) for mode, url in urls.items()}
-    rounds = []
-    for number in range(number_of + 1):
-        times: dict[str, list[float]] = {mode: [] for mode in connections}
-        for _ in range(_REQUESTS // _BLOCK):
-            for mode, connection in connections.items():
-                times[mode] += await connection.block(_BLOCK)
-        if number:  # the first round warms all
-            rounds.append(times)
-    for connection in connections.values():
-        connection.close()
-    return rounds

@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 
 from benchmarks.lab import body
 
+# Short turns, so that a noisy moment hits all alike.
+BLOCK = 20
+
 
 class Connection:
     """A kept-alive HTTP/1.1 connection with one request at a time, at an even pace."""
@@ -54,3 +57,21 @@ class Connection:
 
     def close(self) -> None:
         self._writer.close()
+
+
+async def by_turns(
+    urls: dict[str, str], rounds: int, requests: int, per_s: float
+) -> list[dict[str, list[float]]]:
+    """Of each round and each model, the milliseconds of so many requests: all models asked by turns of `BLOCK`."""
+    connections = {model: await Connection.open(url, model, per_s) for model, url in urls.items()}
+    found = []
+    for number in range(rounds + 1):
+        times: dict[str, list[float]] = {model: [] for model in connections}
+        for _ in range(requests // BLOCK):
+            for model, connection in connections.items():
+                times[model] += await connection.block(BLOCK)
+        if number:  # the first round warms all
+            found.append(times)
+    for connection in connections.values():
+        connection.close()
+    return found

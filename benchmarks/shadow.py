@@ -16,13 +16,12 @@ from typing import Any
 import httpx2
 
 from benchmarks.lab import Lab, lab, wait_for
-from benchmarks.paced import Connection
+from benchmarks.paced import BLOCK, by_turns
 from benchmarks.results import Result, percentile, summarise
 
 COMMAND = "python -m benchmarks shadow"
 _ROUNDS = 12
 _REQUESTS = 400
-_BLOCK = 20
 _PER_S = 200.0
 _MODES = ("off", "healthy", "hanging")
 
@@ -50,7 +49,7 @@ def run() -> list[Result]:
             found.wait_until_served(client, mode)
         for mode in _MODES[1:]:
             _shadow(found, mode)
-        rounds = asyncio.run(_measure({mode: found.url(mode) for mode in _MODES}))
+        rounds = asyncio.run(by_turns({mode: found.url(mode) for mode in _MODES}, _ROUNDS, _REQUESTS, _PER_S))
         copied = _copied(found)
     missing = [mode for mode in _MODES[1:] if not copied.get(mode)]
     if missing:
@@ -66,7 +65,7 @@ def _ratio(rounds: list[dict[str, list[float]]], mode: str, percent: int, copied
         f"shadow.caller.p{percent}.ratio_to_off{'' if mode == 'healthy' else '.hanging'}", ratios, "x",
         command=COMMAND, goal="< 1.1" if percent == 50 else "",
         note=f"100 % shadowed, shadow {mode}; {_ROUNDS} rounds of {_REQUESTS} requests each way at {_PER_S:g}/s, in"
-        f" turns of {_BLOCK}; without it the median round's p{percent} is {off:.2f} ms; of the copies came: {became}",
+        f" turns of {BLOCK}; without it the median round's p{percent} is {off:.2f} ms; of the copies came: {became}",
     )  # fmt: skip
 
 
@@ -103,18 +102,3 @@ def _copied(found: Lab) -> dict[str, dict[str, int]]:
         entry["service"].partition("/")[2]: entry["outcomes"]
         for entry in found.cluster.get("/shadows")["services"]
     }
-
-
-async def _measure(urls: dict[str, str]) -> list[dict[str, list[float]]]:
-    connections = {mode: await Connection.open(url, mode, _PER_S) for mode, url in urls.items()}
-    rounds = []
-    for number in range(_ROUNDS + 1):
-        times: dict[str, list[float]] = {mode: [] for mode in connections}
-        for _ in range(_REQUESTS // _BLOCK):
-            for mode, connection in connections.items():
-                times[mode] += await connection.block(_BLOCK)
-        if number:  # the first round warms all
-            rounds.append(times)
-    for connection in connections.values():
-        connection.close()
-    return rounds
