@@ -18,7 +18,8 @@ def t_survival(t: float, dof: float) -> float:
     """P(T > t) of Student's t, by the regularized incomplete beta function."""
     if math.isinf(t):
         return 0.0 if t > 0 else 1.0
-    half = 0.5 * _beta_regularized(dof / 2, 0.5, dof / (dof + t * t))
+    square = t * t
+    half = 0.5 * _beta_regularized(dof / 2, 0.5, dof / (dof + square), square / (dof + square))
     return half if t >= 0 else 1 - half
 
 
@@ -35,16 +36,18 @@ def benjamini_hochberg(p_values: Sequence[float], rate: float) -> list[bool]:
     return [p <= limit for p in p_values]
 
 
-def _beta_regularized(a: float, b: float, x: float) -> float:
-    """I_x(a, b). Lentz's continued fraction: Numerical Recipes, 6.4; DLMF 8.17.22."""
-    if x <= 0 or x >= 1:
-        return min(1.0, max(0.0, x))
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
+def _beta_regularized(a: float, b: float, x: float, y: float) -> float:
+    """I_x(a, b). Lentz's continued fraction: Numerical Recipes, 6.4; DLMF 8.17.22.
+
+    `y` is 1 - x: where x is nearly 1 the difference would have lost it.
+    """
+    if x <= 0 or y <= 0:
+        return 0.0 if x <= 0 else 1.0
+    log_x, log_y = (math.log1p(-y), math.log(y)) if y < x else (math.log(x), math.log1p(-x))
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * log_x + b * log_y)
     if x < (a + 1) / (a + b + 2):
         return front * _fraction(a, b, x) / a
-    return 1 - front * _fraction(b, a, 1 - x) / b
+    return 1 - front * _fraction(b, a, y) / b
 
 
 def _fraction(a: float, b: float, x: float) -> float:
