@@ -16,6 +16,8 @@ from glowplug.errors import ConfigError
 _LOWEST = 20000
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _TRIES = 2000
+# Not the generator that a program seeds: two machines would hand out the same ports in the same order.
+_RANDOM = random.SystemRandom()
 
 
 class FreePorts:
@@ -31,7 +33,7 @@ class FreePorts:
         for _ in range(_TRIES):
             if len(found) == count:
                 break
-            port = random.randrange(*self._range)
+            port = _RANDOM.randrange(*self._range)
             if port in self._taken or port in avoid or port in found or not _is_free(port):
                 continue
             found.append(port)
