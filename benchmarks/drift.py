@@ -147,8 +147,8 @@ def _flights() -> list[Result | Table]:
         ("settings", "first event", "events before June", "events in the year", "largest error ratio before June",
          "why the first"),
         rows,
-        notes=("Replayed event by event through the whole detector; labels come a day late. The curve day by day is"
-               " plots/drift_flights.png.",),
+        notes=("Replayed event by event through the whole detector; labels come a day late.",),
+        plots=("plots/drift_flights.png",),
     )  # fmt: skip
     return [*results, table]
 

@@ -67,7 +67,7 @@ def _results(ended: retraining_demo.Outcome, oracle: float, beside: float, asked
         summarise(
             "loop.mae.ratio_to_no_retraining", [ended.mae / ended.mae_without], "x", command=COMMAND, goal="< 1",
             note=f"April to December, {len(ended.errors)} flights: {ended.mae:.2f} min with the loop, mistake included,"
-            f" {ended.mae_without:.2f} with the first model; {counts}",
+            f" {ended.mae_without:.2f} with the first model; {counts}; [over time](plots/loop.png)",
         ),
         summarise(
             "loop.mae.ratio_to_daily_oracle", [beside / oracle], "x", command=COMMAND,
