@@ -12,6 +12,9 @@ import grpc
 import grpc.aio
 import pytest
 import pytest_asyncio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import StreamEnded
 from local.router_upstreams import (
     Client,
     HttpServer,
@@ -136,6 +139,25 @@ async def test_a_pod_that_speaks_grpc_on_its_only_port_gets_it_there(router: Rou
     h2c = Endpoint(pod.name, "127.0.0.1", pod.grpc_port, None)
     await publish(router, entry("flights", r=100), Backend("default/r", (h2c,), 0, 30.0))
     assert await call(router.real_port, PATH) == b"one:x"
+
+
+async def test_a_pod_whose_port_is_h2c_gets_rest_over_http2_too(router: Router) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = H2Connection(H2Configuration(client_side=False))
+        connection.initiate_connection()
+        while data := await reader.read(65536):
+            for event in connection.receive_data(data):
+                if isinstance(event, StreamEnded):
+                    connection.send_headers(event.stream_id, [(":status", "200")])
+                    connection.send_data(event.stream_id, b"over HTTP/2", end_stream=True)
+            writer.write(connection.data_to_send())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        h2c = Endpoint("default/x", "127.0.0.1", server.sockets[0].getsockname()[1], None)
+        await publish(router, entry("flights", r=100), Backend("default/r", (h2c,), 0, 30.0, is_h2c=True))
+        assert (await get(router.real_port, PATH))[::2] == (200, b"over HTTP/2")
 
 
 async def test_silence_past_the_timeout_is_504_and_a_stream_may_go_on(router: Router) -> None:

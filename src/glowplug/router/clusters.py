@@ -57,8 +57,17 @@ class Endpoints:
     limit: int = 0
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How Envoy speaks to a cluster's pods; no number of connections is any number."""
+
+    protocol: Resource
+    idle_timeout_s: float
+    connections_per_host: int
+
+
 def http_cluster(revision: str) -> str:
-    """The name of the cluster that serves the revision's HTTP/1.1."""
+    """The name of the cluster that serves the revision's REST."""
     return revision
 
 
@@ -107,27 +116,19 @@ def http2_windows() -> Resource:
 
 def clusters(backend: Backend, config: RouterConfig) -> dict[str, Resource]:
     """The two clusters of a revision, by name."""
-    http = http_cluster(backend.revision)
-    grpc = grpc_cluster(backend.revision)
+    http, grpc = http_cluster(backend.revision), grpc_cluster(backend.revision)
     limit = backend.container_concurrency
-    http2 = {"http2_protocol_options": {**http2_windows(), "max_concurrent_streams": limit or 1024}}
+    # One connection, with as many streams as the pod takes at a time: Envoy would open another connection
+    # for the next stream.
+    http2 = _Way(
+        {"http2_protocol_options": {**http2_windows(), "max_concurrent_streams": limit or 1024}},
+        _GRPC_IDLE_TIMEOUT_S,
+        1 if limit else 0,
+    )
+    http1 = _Way({"http_protocol_options": {}}, config.upstream_idle_timeout_s, limit)
     return {
-        http: _cluster(
-            http,
-            config,
-            protocol={"http_protocol_options": {}},
-            idle_timeout_s=config.upstream_idle_timeout_s,
-            connections_per_host=limit,
-        ),
-        # One connection, with as many streams as the pod takes at a time: Envoy would open another connection
-        # for the next stream.
-        grpc: _cluster(
-            grpc,
-            config,
-            protocol=http2,
-            idle_timeout_s=_GRPC_IDLE_TIMEOUT_S,
-            connections_per_host=1 if limit else 0,
-        ),
+        http: _cluster(http, config, http2 if backend.is_h2c else http1),
+        grpc: _cluster(grpc, config, http2),
     }
 
 
@@ -167,14 +168,7 @@ def _grpc_port(endpoint: Endpoint) -> int:
     return endpoint.http_port if endpoint.grpc_port is None else endpoint.grpc_port
 
 
-def _cluster(
-    name: str,
-    config: RouterConfig,
-    *,
-    protocol: Resource,
-    idle_timeout_s: float,
-    connections_per_host: int,
-) -> Resource:
+def _cluster(name: str, config: RouterConfig, way: _Way) -> Resource:
     limits: Resource = {
         "thresholds": [
             {
@@ -186,8 +180,8 @@ def _cluster(
             }
         ]
     }
-    if connections_per_host:
-        limits["per_host_thresholds"] = [{"max_connections": connections_per_host}]
+    if way.connections_per_host:
+        limits["per_host_thresholds"] = [{"max_connections": way.connections_per_host}]
     return {
         "@type": TYPE + "envoy.config.cluster.v3.Cluster",
         "name": name,
@@ -195,13 +189,13 @@ def _cluster(
         "eds_cluster_config": {"eds_config": _endpoint_source()},
         "connect_timeout": seconds(config.connect_timeout_s),
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
-        "load_balancing_policy": _least_request(connections_per_host > 0),
+        "load_balancing_policy": _least_request(way.connections_per_host > 0),
         # Never back to hosts that leave because the others are few.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": limits,
         "outlier_detection": _ejection(config),
         "metadata": {"filter_metadata": {METADATA: {"revision": revision_of(name)}}},
-        "typed_extension_protocol_options": http_options(protocol, idle_timeout_s),
+        "typed_extension_protocol_options": http_options(way.protocol, way.idle_timeout_s),
     }
 
 

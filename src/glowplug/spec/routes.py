@@ -35,7 +35,8 @@ class Mode(Enum):
 class Backend:
     """One revision, `namespace/name`, and the pods that serve it now (none while it has no ready pod).
 
-    Without pods, in mode `SERVE`, its requests are refused: nothing will come that could take them.
+    Without pods, in mode `SERVE`, its requests are refused: nothing will come that could take them. Pods whose port is
+    named `h2c` get every request over HTTP/2.
     """
 
     revision: str
@@ -44,6 +45,7 @@ class Backend:
     timeout_s: float
     mode: Mode = Mode.SERVE
     logger: Logger | None = None
+    is_h2c: bool = False
 
     @property
     def takes_requests(self) -> bool:

@@ -48,3 +48,9 @@ def test_every_revision_with_a_pod_has_two_clusters_with_their_endpoints(table: 
     with_hosts = {name for name, value in found.endpoints.items() if value.hosts}
     assert with_hosts == {name for revision in ready for name in (revision, revision + "/grpc")}
     assert all(revision_of(name) in ready or not found.endpoints[name].hosts for name in found.clusters)
+
+
+def test_a_pod_whose_port_is_h2c_is_spoken_to_in_http2_alone() -> None:
+    found = clusters(Backend("default/r", (H2C,), 3, 30.0, is_h2c=True), CONFIG)
+    ways = [cluster["typed_extension_protocol_options"] for cluster in found.values()]
+    assert ways[0] == ways[1]

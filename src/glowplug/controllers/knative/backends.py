@@ -11,7 +11,7 @@ from glowplug.spec.revisions import DEFAULT_TIMEOUT_S
 from glowplug.spec.routes import Backend, Endpoint, Mode
 
 from ..metadata import Object, annotations_of, at, name_of, namespace_of
-from .pods import is_ready
+from .pods import is_h2c, is_ready
 
 
 def make_backend(revision: Object, pods: list[Object], is_held: bool) -> Backend:
@@ -24,6 +24,7 @@ def make_backend(revision: Object, pods: list[Object], is_held: bool) -> Backend
         timeout_s=float(at(revision, "spec", "timeoutSeconds") or DEFAULT_TIMEOUT_S),
         mode=Mode.PROXY if is_held else Mode.SERVE,
         logger=logger_of(revision),
+        is_h2c=is_h2c(revision["spec"]),
     )
 
 

@@ -94,6 +94,12 @@ def serving_container(pod_spec: Object) -> Object:
     return [*with_ports, *named, containers[0]][0]
 
 
+def is_h2c(pod_spec: Object) -> bool:
+    """Whether the serving container takes HTTP/2 alone: its port is named so."""
+    ports = serving_container(pod_spec).get("ports") or [{}]
+    return bool(ports[0].get("name") == "h2c")
+
+
 def is_ready(pod: Object) -> bool:
     """Ready, and not on its way out."""
     if is_deleting(pod):

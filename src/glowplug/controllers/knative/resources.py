@@ -35,7 +35,7 @@ from .labels import (
     autoscaler_annotations,
     child_labels,
 )
-from .pods import serving_container
+from .pods import is_h2c
 
 
 def make_configuration(service: Object, existing: Object | None) -> Object:
@@ -104,15 +104,13 @@ def make_revision(configuration: Object, now: float) -> Object:
 
 def make_autoscaler(revision: Object, reachability: str) -> Object:
     """The PodAutoscaler of a revision. Its target is named as the Deployment that a cluster would have."""
-    serving = serving_container(revision["spec"])
-    ports = serving.get("ports") or [{}]
     annotations = {
         names.AUTOSCALING_CLASS: KPA_CLASS,
         names.AUTOSCALING_METRIC: "concurrency",
         **autoscaler_annotations(revision),
     }
     spec: Object = {
-        "protocolType": "h2c" if ports[0].get("name") == "h2c" else "http1",
+        "protocolType": "h2c" if is_h2c(revision["spec"]) else "http1",
         **({"reachability": reachability} if reachability else {}),
         "scaleTargetRef": {
             "apiVersion": "apps/v1",
