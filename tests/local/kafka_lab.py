@@ -1,5 +1,7 @@
 """A real Kafka (KRaft) as a plain Java process: to start, kill, write to and read from.
 
+It listens once for each way to talk to it (`WAYS`), with certificates and users of its own.
+
 Its jars come from Maven Central once, into `~/.cache/glowplug/kafka`. Where Java or Maven are missing, `needs_kafka`
 skips and says so.
 """
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from local.kafka_certificates import Authority
 
 from glowplug.spec.kafka_security import Cluster
 
@@ -51,7 +54,13 @@ _DEPENDENCY = """    <dependency>
     </dependency>
 """
 USER, PASSWORD = "flights", "open-sesame"
-_LOGIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
+PLAIN, SASL, TLS, MUTUAL, BOTH, EXPIRED = "PLAINTEXT", "SASL", "TLS", "MUTUAL", "BOTH", "EXPIRED"
+# What it calls its listeners, and the protocol of each. `MUTUAL` asks clients for a certificate, `BOTH` for a user on
+# top of TLS; the certificate of `EXPIRED` is no longer good.
+WAYS = {
+    PLAIN: "PLAINTEXT", SASL: "SASL_PLAINTEXT", TLS: "SSL", MUTUAL: "SSL", BOTH: "SASL_SSL", EXPIRED: "SSL",
+}  # fmt: skip
+_MODULES = "org.apache.kafka.common.security"
 _LOG4J = """rootLogger.level=WARN
 rootLogger.appenderRef.c.ref=c
 appender.c.type=Console
@@ -103,25 +112,27 @@ class KafkaLab:
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.port, self._sasl_port, self._controller_port = _free_port(), _free_port(), _free_port()
+        self.ports = {way: _free_port() for way in WAYS}
+        self._controller_port = _free_port()
+        self.authority = Authority()
         self._process: subprocess.Popen[bytes] | None = None
         self._classpath = f"{jars()}/*"
         (folder / "log4j2.properties").write_text(_LOG4J)
         (folder / "server.properties").write_text(self._properties())
         subprocess.run(
             [*self._java(), "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk",
-             "-c", str(folder / "server.properties")],
+             "-c", str(folder / "server.properties"),
+             "--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"],
             check=True, capture_output=True, timeout=_UP_S,
         )  # fmt: skip
 
     @property
     def servers(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return self.at(PLAIN)
 
-    @property
-    def sasl_servers(self) -> str:
-        """Where it asks for a user and a password, `USER` and `PASSWORD`."""
-        return f"127.0.0.1:{self._sasl_port}"
+    def at(self, way: str) -> str:
+        """Where it listens for one of `WAYS`; users are `USER` with `PASSWORD`, certificates are `authority`'s."""
+        return f"127.0.0.1:{self.ports[way]}"
 
     @property
     def cluster(self) -> Cluster:
@@ -158,6 +169,11 @@ class KafkaLab:
         # Held until the answer is here: it ends with its client.
         client = self.client()
         client.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
+
+    def topics(self) -> set[str]:
+        """The names of all that there are."""
+        client = self.client()
+        return set(client.list_topics(timeout=10).topics)
 
     def produce(
         self, topic: str, values: Sequence[bytes], key: Any = None, headers: Any = None, partition: int = -1
@@ -233,18 +249,18 @@ class KafkaLab:
         return [*_JAVA, f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties", "-cp", self._classpath]
 
     def _properties(self) -> str:
-        told = f"PLAINTEXT://{self.servers},SASL://{self.sasl_servers}"
+        told = ",".join(f"{way}://{self.at(way)}" for way in WAYS)
         lines = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "listeners": f"{told},CONTROLLER://127.0.0.1:{self._controller_port}",
             "advertised.listeners": told,
-            "inter.broker.listener.name": "PLAINTEXT",
+            "inter.broker.listener.name": PLAIN,
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.sasl.plain.sasl.jaas.config": f'{_LOGIN} required user_{USER}="{PASSWORD}";',
+            "listener.security.protocol.map": ",".join(
+                f"{way}:{protocol}" for way, protocol in {**WAYS, "CONTROLLER": "PLAINTEXT"}.items()
+            ),
             "log.dirs": f"{self.folder}/data",
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "4",
@@ -260,8 +276,30 @@ class KafkaLab:
             "log.cleaner.dedupe.buffer.size": "16777216",
             "num.network.threads": "2",
             "num.io.threads": "2",
+            **self._security(),
         }
         return "".join(f"{name}={value}\n" for name, value in lines.items())
+
+    def _security(self) -> dict[str, str]:
+        (self.folder / "authority.pem").write_text(self.authority.certificate)
+        for name, is_expired in (("good", False), ("expired", True)):
+            pair = self.authority.signed("kafka", is_expired=is_expired)
+            (self.folder / f"{name}.pem").write_text(pair.key + pair.certificate)
+        user = f'required user_{USER}="{PASSWORD}";'
+        lines = {
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": f"{self.folder}/good.pem",
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": f"{self.folder}/authority.pem",
+            f"listener.name.{MUTUAL.lower()}.ssl.client.auth": "required",
+            f"listener.name.{EXPIRED.lower()}.ssl.keystore.location": f"{self.folder}/expired.pem",
+        }
+        for way in (SASL, BOTH):
+            prefix = f"listener.name.{way.lower()}"
+            lines[f"{prefix}.plain.sasl.jaas.config"] = f"{_MODULES}.plain.PlainLoginModule {user}"
+            lines[f"{prefix}.scram-sha-512.sasl.jaas.config"] = f"{_MODULES}.scram.ScramLoginModule required;"
+        return lines
 
 
 class SourceLab:

@@ -57,31 +57,47 @@ def event(number: int) -> CloudEvent:
     return CloudEvent({"specversion": "1.0", "id": str(number), "source": "/t", "type": "t"}, b"1")
 
 
-@pytest.mark.parametrize("is_ordered", [True, False])
-async def test_events_go_round_and_offsets_follow(cluster: Cluster, is_ordered: bool) -> None:
-    # That cluster makes a topic when it is written to.
+async def test_events_go_round_and_offsets_follow(cluster: Cluster) -> None:
+    """In order and not, at once: that cluster lets a group wait for seconds until it begins."""
+    # It makes a topic when it is written to.
     producer = EventProducer(cluster)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for is_ordered in (True, False):
+                tasks.start_soon(_go_round, cluster, producer, is_ordered)
+    await producer.closed()
+
+
+async def _go_round(cluster: Cluster, producer: EventProducer, is_ordered: bool) -> None:
     recorder = Recorder(refusals=2)
     recorder.wanted = 40
     links: list[Link] = []
-    consuming = ConsumerConfig(cluster, "g", ("round",), is_ordered=is_ordered, commit_every_s=0.01)
-    with anyio.fail_after(60):
-        for number in range(40):
-            await producer.send("round", event(number))
-        for turn in range(2):
-            bridge = Bridge(BridgeConfig(consuming, Origin("/s"), 1, EARLIEST), recorder, links.append)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(bridge.run)
-                await recorder.enough.wait()
-                tasks.cancel_scope.cancel()
-            if not turn:
-                # The next one begins behind what is over.
-                recorder.got, recorder.enough, recorder.wanted = [], anyio.Event(), 1
-                await producer.send("round", event(40))
-    await producer.closed()
+    topic = f"round-{is_ordered}"
+    for number in range(40):
+        await producer.send(topic, event(number))
+    consuming = ConsumerConfig(
+        cluster, f"g-{is_ordered}", (topic,), is_ordered=is_ordered, commit_every_s=0.01
+    )
+    for turn in range(2):
+        bridge = Bridge(BridgeConfig(consuming, Origin("/s"), 1, EARLIEST), recorder, links.append)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bridge.run)
+            await recorder.enough.wait()
+            tasks.cancel_scope.cancel()
+        if not turn:
+            # The next one begins behind what is over.
+            recorder.got, recorder.enough, recorder.wanted = [], anyio.Event(), 1
+            await producer.send(topic, event(40))
     assert {id for id, _ in recorder.got} == {"40"}
     assert [attempts for _, attempts in recorder.got] == [0, 1, 2]
     assert Link(True, True) in links
+
+
+async def test_an_event_that_kafka_does_not_take_is_no_accepted_one() -> None:
+    producer = EventProducer(Cluster(("127.0.0.1:1",)), timeout_s=0.3)
+    with anyio.fail_after(60), pytest.raises(KafkaError, match="does not take the event"):
+        await producer.send("nowhere", event(1))
+    await producer.closed()
 
 
 async def test_what_is_not_there_is_said() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from local.broker_lab import Sink, serving, until
 from local.kafka_lab import KafkaLab, SourceLab, needs_kafka
+from local.kafka_secrets import Auth, Auths
 
 pytestmark = needs_kafka
 EVENTS = 20_000
@@ -167,3 +168,60 @@ async def test_members_that_come_and_go_lose_nothing(
     assert {int(body) for body in sink.bodies} == set(range(count))
     # Whoever gives a partition back has finished what was under way, and committed it.
     assert len(sink.bodies) - count < 200
+
+
+async def test_it_reads_over_tls_and_as_a_user(
+    kafka: KafkaLab, sources: Callable[..., SourceLab], tmp_path: pathlib.Path
+) -> None:
+    """A Secret of a Broker, mounted, or variables as of Knative's own adapter; each right once and wrong once."""
+    kafka.topic("guarded-source", 1)
+    kafka.produce("guarded-source", [b"one"])
+    auths = Auths(kafka)
+    sink = Sink()
+    async with serving(sink):
+
+        def started(name: str, auth: Auth, environment: dict[str, str]) -> SourceLab:
+            source = sources(
+                "guarded-source", sink, KAFKA_BOOTSTRAP_SERVERS=kafka.at(auth.way), NAME=name,
+                KAFKA_CONSUMER_GROUP=f"source-{name}", **environment,
+            )  # fmt: skip
+            source.up()
+            return source
+
+        good, bad = auths.good, auths.bad
+        right = [
+            started("mutual", good["mutual"], _mounted(tmp_path / "a", good["mutual"])),
+            started("scram", good["scram"], _variables(good["scram"])),
+        ]
+        wrong = {
+            "wrong-scram": started(
+                "wrong-scram", bad["wrong-scram"], _mounted(tmp_path / "b", bad["wrong-scram"])
+            ),
+            "wrong-ca": started("wrong-ca", bad["wrong-ca"], _variables(bad["wrong-ca"])),
+        }
+        await sink.until(lambda found: len(found.got) >= len(right))
+        for name, source in wrong.items():
+            await until(lambda name=name, source=source: bad[name].said in source.said())  # type: ignore[misc]
+        for source in (*right, *wrong.values()):
+            assert await in_thread(source.end, signal.SIGTERM) == 0
+            assert not auths.leaked_in(source.said())
+    assert sorted(each["ce-source"].rpartition("/")[2] for each in sink.got) == [
+        "mutual#guarded-source", "scram#guarded-source",
+    ]  # fmt: skip
+
+
+def _mounted(folder: pathlib.Path, auth: Auth) -> dict[str, str]:
+    folder.mkdir()
+    for key, value in auth.data.items():
+        (folder / key).write_text(value)
+    return {"KAFKA_AUTH_DIR": str(folder)}
+
+
+def _variables(auth: Auth) -> dict[str, str]:
+    protocol, data = auth.data["protocol"], auth.data
+    found = {
+        "TLS_ENABLE": str(protocol.endswith("SSL")).lower(), "TLS_CA_CERT": data.get("ca.crt", ""),
+        "SASL_ENABLE": str(protocol.startswith("SASL")).lower(), "SASL_TYPE": data.get("sasl.mechanism", ""),
+        "SASL_USER": data.get("user", ""), "SASL_PASSWORD": data.get("password", ""),
+    }  # fmt: skip
+    return {f"KAFKA_NET_{name}": value for name, value in found.items()}

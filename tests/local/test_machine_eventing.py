@@ -4,50 +4,16 @@ from __future__ import annotations
 
 import json
 import pathlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
 import pytest
+from local.event_sink import EventSink
 from local.machine_lab import MachineLab, Object, inference_service, v2_body, wait_for
 
 ROW = [[0.1, 0.2, 0.3]]
 SINK_KIND = {"apiVersion": "sinks.knative.dev/v1alpha1", "kind": "JobSink"}
-
-
-class Sink:
-    """Takes events on a free port, and answers each with `status`."""
-
-    def __init__(self) -> None:
-        self.status = 202
-        self.events: list[tuple[dict[str, str], bytes]] = []
-        sink = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"] or 0))
-                sink.events.append(({name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(sink.status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *arguments: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="sink")
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def of_type(self, type: str) -> list[tuple[dict[str, str], bytes]]:
-        return [event for event in list(self.events) if event[0]["ce-type"] == type]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +35,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineLab]:
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    found = Sink()
-    yield found
-    found.close()
+def sink() -> Iterator[EventSink]:
+    with EventSink() as found:
+        yield found
 
 
 def broker(name: str, **spec: Any) -> Object:
@@ -123,7 +88,7 @@ def jobs(machine: MachineLab, sink: str) -> list[Object]:
 
 
 def test_an_event_wakes_a_model_and_its_answer_is_an_event(
-    machine: MachineLab, small_model: pathlib.Path, sink: Sink
+    machine: MachineLab, small_model: pathlib.Path, sink: EventSink
 ) -> None:
     service = inference_service("flights", small_model, minReplicas=0)
     service["metadata"]["annotations"]["autoscaling.knative.dev/initial-scale"] = "0"
@@ -154,8 +119,8 @@ def test_an_event_wakes_a_model_and_its_answer_is_an_event(
     machine.kubectl("delete", "trigger,broker,isvc", "--all")
 
 
-def test_what_is_refused_goes_to_the_dead_letter_sink(machine: MachineLab, sink: Sink) -> None:
-    dead = Sink()
+def test_what_is_refused_goes_to_the_dead_letter_sink(machine: MachineLab, sink: EventSink) -> None:
+    dead = EventSink()
     try:
         sink.status = 422
         machine.apply(
@@ -230,7 +195,7 @@ def test_a_job_sink_refuses_what_it_cannot_take(machine: MachineLab) -> None:
     machine.kubectl("delete", "jobsink", "picky")
 
 
-def test_a_ping_source_sends_its_event(machine: MachineLab, sink: Sink) -> None:
+def test_a_ping_source_sends_its_event(machine: MachineLab, sink: EventSink) -> None:
     source = {
         "apiVersion": "sources.knative.dev/v1",
         "kind": "PingSource",
@@ -274,9 +239,9 @@ def test_what_cannot_work_here_is_refused_when_it_is_applied(machine: MachineLab
     machine.kubectl("delete", "broker", "other")
 
 
-def test_events_that_were_taken_survive_the_machine(machine: MachineLab, sink: Sink) -> None:
+def test_events_that_were_taken_survive_the_machine(machine: MachineLab, sink: EventSink) -> None:
     # Nobody listens there until later.
-    closed = Sink()
+    closed = EventSink()
     url = closed.url
     closed.close()
     machine.apply(

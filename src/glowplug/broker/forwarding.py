@@ -23,6 +23,7 @@ from glowplug.broker.verdict import (
     error_attributes,
     judge,
 )
+from glowplug.errors import TooLarge
 from glowplug.spec.eventing import Delivery
 from glowplug.wire.events import CloudEvent, encode_binary, encode_structured
 
@@ -59,7 +60,10 @@ async def _ignore(reply: CloudEvent, to: CloudEvent) -> bool:
 
 
 class Forwarder:
-    """`reply` takes what a subscriber answers to an event (False: it came back too often), `bury` what nobody took."""
+    """`reply` takes what a subscriber answers to an event, `bury` what nobody took.
+
+    `reply` says False of what came back too often, and raises TooLarge of what it can never take.
+    """
 
     def __init__(
         self,
@@ -91,8 +95,7 @@ class Forwarder:
         verdict = await self._try(event, url, attempts, prefer_reply=True)
         if isinstance(verdict, Taken) and verdict.reply is not None:
             self.counts.replies += 1
-            if not await self._reply(verdict.reply, event):
-                verdict = GivenUp(_LOOP)
+            verdict = await self._answered(verdict, verdict.reply, event)
         if isinstance(verdict, Taken):
             self.counts.delivered += 1
             return None
@@ -101,6 +104,12 @@ class Forwarder:
             return verdict
         self.counts.dead_lettered += 1
         return await self._to_dead_letter(event, 0, verdict.failure)
+
+    async def _answered(self, taken: Taken, reply: CloudEvent, event: CloudEvent) -> Verdict:
+        try:
+            return taken if await self._reply(reply, event) else GivenUp(_LOOP)
+        except TooLarge as error:
+            return GivenUp(Failure(error.code, error.message.encode()))
 
     async def _to_dead_letter(self, event: CloudEvent, attempts: int, failure: Failure) -> Again | None:
         dead = event.with_attributes(**error_attributes(failure, self._way.subscriber() or ""))

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from glowplug.broker.connection import Connection, Request, Response, Service
 from glowplug.broker.records import BrokerKey
-from glowplug.errors import ConfigError, GlowplugError, StoreFull
+from glowplug.errors import ConfigError, GlowplugError, StoreFull, TooLarge
 from glowplug.wire.events import CloudEvent, EventProblem, decode
 
 TTL = "knativebrokerttl"
@@ -96,6 +96,8 @@ class Ingress:
             response = Response(202)
         elif isinstance(error, StoreFull):
             response = Response(507, f"{error.message}; {error.hint}", {"retry-after": _FULL_AFTER_S})
+        elif isinstance(error, TooLarge):
+            response = Response(413, error.message)
         elif isinstance(error, GlowplugError):
             # It may have been written all the same, where it is written to another computer.
             response = Response(503, error.message, {"retry-after": "1"})

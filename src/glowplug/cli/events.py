@@ -200,7 +200,8 @@ def _page(cluster: Cluster, path: str) -> str:
             raise
         raise NotFound(
             f"nothing is known of events at {path}",
-            hint="the local machine keeps them for its Brokers, see `glowplug get brokers`; a cluster keeps none",
+            hint="the local machine keeps them for the Brokers of its own log, see `glowplug get brokers`; a Broker "
+            "of class Kafka has them in topics, which its status names, and a cluster keeps none",
         ) from None
 
 

@@ -7,7 +7,7 @@ events. Who takes the events, and what follows from an answer, is the caller's: 
 from .bridge import Bridge, BridgeConfig, Link
 from .producer import EventProducer
 from .records import Origin, Record, event_of, record_of
-from .topics import ensure_topic
+from .topics import delete_topics, ensure_topic
 
 __all__ = [
     "Bridge",
@@ -16,6 +16,7 @@ __all__ = [
     "Link",
     "Origin",
     "Record",
+    "delete_topics",
     "ensure_topic",
     "event_of",
     "record_of",

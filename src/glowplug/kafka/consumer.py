@@ -23,7 +23,7 @@ from glowplug.kafka.client import confluent, settings
 from glowplug.kafka.lane import Handler, Lane
 from glowplug.kafka.progress import Progress
 from glowplug.kafka.records import Record
-from glowplug.kafka.topics import problem
+from glowplug.kafka.topics import problem, told
 from glowplug.spec.kafka_security import Cluster
 from glowplug.wire.events import CloudEvent
 
@@ -175,7 +175,7 @@ class GroupConsumer:
         error = message.error()
         if error is not None:
             # Of a topic that is gone for a while, above all; others come to `_failed`.
-            self._link(f"{message.topic() or 'Kafka'}: {error.str()}")
+            self._link(f"{message.topic() or 'Kafka'}: {told(error)}")
             return None
         kind, at_ms = message.timestamp()
         return Record(
@@ -191,7 +191,7 @@ class GroupConsumer:
             module.KafkaError._SSL,
         )
         if error.code() in grave or error.fatal():
-            self._link(error.str())
+            self._link(told(error))
 
     def _look(self, consumer: Any) -> None:
         """Whether what was wrong is over: nothing says so where no records come."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio.to_thread
 
+from glowplug.errors import GlowplugError, TooLarge
 from glowplug.kafka.client import KafkaError, confluent, settings
 from glowplug.kafka.records import record_of
 from glowplug.kafka.topics import problem
@@ -22,6 +23,8 @@ from glowplug.wire.events import CloudEvent
 
 _POLL_S = 0.05
 _FLUSH_S = 5.0
+# What the attributes begin with that a dead letter has, as in Knative.
+_FAILURE = "knativeerror"
 
 
 class EventProducer:
@@ -59,7 +62,9 @@ class EventProducer:
         self._thread.start()
 
     def send(self, topic: str, event: CloudEvent) -> asyncio.Future[None]:
-        """Done when Kafka has the event; KafkaError: it does not say so, though it may have it."""
+        """Done when Kafka has the event; KafkaError: it does not say so, though it may have it. TooLarge: it never
+        will.
+        """
         sent: asyncio.Future[None] = self._loop.create_future()
         key, value, headers = record_of(event)
         try:
@@ -69,8 +74,16 @@ class EventProducer:
         except BufferError:
             sent.set_exception(KafkaError("too many events wait for Kafka"))
         except Exception as error:
-            sent.set_exception(problem(f"topic {topic}", error))
+            sent.set_exception(_refused(topic, error.args[0]) or problem(f"topic {topic}", error))
         return sent
+
+    async def put_aside(self, topic: str, event: CloudEvent) -> None:
+        """As `send`; an event that is too large only with what is said of its failure is sent without that."""
+        try:
+            await self.send(topic, event)
+        except TooLarge:
+            own = {name: each for name, each in event.attributes.items() if not name.startswith(_FAILURE)}
+            await self.send(topic, CloudEvent(own, event.data))
 
     async def closed(self) -> None:
         """Closes it in a thread."""
@@ -89,9 +102,11 @@ class EventProducer:
     def _delivered(self, sent: asyncio.Future[None], error: Any, message: Any) -> None:
         """In the thread that polls."""
         topic = message.topic()
-        outcome = (
-            None if error is None else KafkaError(f"topic {topic} does not take the event: {error.str()}")
-        )
+        outcome = None
+        if error is not None:
+            outcome = _refused(topic, error) or KafkaError(
+                f"topic {topic} does not take the event: {error.str()}"
+            )
         with self._lock:
             self._done.append(partial(_conclude, sent, outcome))
             is_first = len(self._done) == 1
@@ -109,7 +124,16 @@ class EventProducer:
             conclude()
 
 
-def _conclude(sent: asyncio.Future[None], error: KafkaError | None) -> None:
+def _refused(topic: str, error: Any) -> TooLarge | None:
+    """Where another attempt would be as much in vain."""
+    kinds = confluent().KafkaError
+    if not isinstance(error, kinds) or error.code() not in (kinds.MSG_SIZE_TOO_LARGE, kinds.INVALID_MSG_SIZE):
+        return None
+    hint = "a topic's limit is max.message.bytes"
+    return TooLarge(f"the event is larger than what topic {topic} takes", hint=hint)
+
+
+def _conclude(sent: asyncio.Future[None], error: GlowplugError | None) -> None:
     if sent.done():
         return
     if error is None:

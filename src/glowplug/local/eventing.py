@@ -148,6 +148,14 @@ class Eventing:
     def set_kafka_broker(self, spec: BrokerSpec, cluster: Cluster, topic: Topic) -> KafkaState:
         return self._kafka.set_broker(spec, cluster, topic)
 
+    def hold_kafka_broker(self, namespace: str, name: str) -> None:
+        self._kafka.expect((namespace, name))
+
+    def end_kafka_broker(
+        self, namespace: str, name: str, cluster: Cluster | None, topic: Topic
+    ) -> KafkaState:
+        return self._kafka.end_broker((namespace, name), cluster, topic)
+
     def set_kafka_source(self, spec: KafkaSourceSpec, cluster: Cluster) -> KafkaState:
         return self._sources.set(spec, cluster)
 

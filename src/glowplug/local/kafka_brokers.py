@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,10 +24,11 @@ from glowplug.broker.http_client import HttpClient
 from glowplug.broker.ingress import TTL, Ingress
 from glowplug.broker.records import BrokerKey, TriggerKey
 from glowplug.controllers.eventing.engine import KafkaState
-from glowplug.errors import GlowplugError
+from glowplug.errors import GlowplugError, TooLarge
 from glowplug.kafka import BridgeConfig, EventProducer, Origin, ensure_topic
 from glowplug.kafka.client import KafkaError
 from glowplug.kafka.consumer import ConsumerConfig
+from glowplug.local.kafka_endings import KafkaEndings
 from glowplug.local.kafka_ways import TIMEOUT_S, Resolve, Running, Way, absent
 from glowplug.spec.eventing import BrokerSpec, TriggerSpec
 from glowplug.spec.kafka import LATEST, Topic, trigger_group
@@ -71,6 +72,7 @@ class KafkaBrokers:
         self._expected: set[BrokerKey] = set()
         self._triggers: dict[TriggerKey, TriggerSpec] = {}
         self._running: dict[TriggerKey, Running] = {}
+        self._endings = KafkaEndings(wake_broker)
         self._tasks: TaskGroup | None = None
         self._is_settled = False
         self._waiting = 0
@@ -97,7 +99,7 @@ class KafkaBrokers:
                 home.producer.close()
 
     def expect(self, key: BrokerKey) -> None:
-        """There is such a Broker; senders are told to come again until it is set."""
+        """There is such a Broker; senders are told to come again until it is set, if it is not."""
         self._expected.add(key)
 
     def has(self, key: BrokerKey) -> bool:
@@ -123,17 +125,34 @@ class KafkaBrokers:
         return home.state
 
     def remove_broker(self, namespace: str, name: str) -> None:
-        """There is no such Broker; its topic stays, and what its Triggers have read of it."""
-        key = (namespace, name)
+        """There is no such Broker here; its topic stays, and what its Triggers have read of it."""
+        home = self._take_out((namespace, name))
+        if home is not None and home.producer is not None and self._tasks is not None:
+            self._tasks.start_soon(home.producer.closed, name=f"end of Broker {namespace}/{name}")
+
+    def end_broker(self, key: BrokerKey, cluster: Cluster | None, topic: Topic) -> KafkaState:
+        """There is no such Broker any more, and its topic is to go with it; how far that is."""
+        if not self._endings.is_known(key):
+            missing = absent()
+            if missing is not None:
+                return KafkaState(False, None, missing.problem)
+            home = self._take_out(key)
+            place = cluster or (home.cluster if home is not None else None)
+            if place is None:
+                return KafkaState(False, None, f"who may delete topic {topic.name} is not known any more")
+            if self._tasks is None:
+                return KafkaState()
+            self._endings.start(self._tasks, key, place, topic, home.producer if home is not None else None)
+        return self._endings.take(key)
+
+    def _take_out(self, key: BrokerKey) -> _Home | None:
         self._expected.discard(key)
         home = self._homes.pop(key, None)
-        if home is None:
-            return
-        home.scope.cancel()
-        for trigger in [each for each in self._running if each[:2] == key]:
-            self._running.pop(trigger).stop()
-        if home.producer is not None and self._tasks is not None:
-            self._tasks.start_soon(home.producer.closed, name=f"end of Broker {key}")
+        if home is not None:
+            home.scope.cancel()
+            for trigger in [each for each in self._running if each[:2] == key]:
+                self._running.pop(trigger).stop()
+        return home
 
     def set_trigger(self, spec: TriggerSpec) -> KafkaState:
         """There is this Trigger; a new one gets the events that are accepted once it is ready."""
@@ -274,7 +293,8 @@ class KafkaBrokers:
         ttl = int(text) if text.isdecimal() and len(text) < 10 else _HOP_LIMIT
         if ttl <= 1:
             return False
-        await self._surely(home, home.topic.name, _stamped(reply, ttl - 1, _now()))
+        assert home.producer is not None
+        await self._surely(home.producer.send, home.topic.name, _stamped(reply, ttl - 1, _now()))
         home.counts.accepted += 1
         return True
 
@@ -289,15 +309,22 @@ class KafkaBrokers:
             except GlowplugError as error:
                 _LOG.warning("a dead letter waits: %s", error.message)
                 await anyio.sleep(_SEND_RETRY_S)
-        await self._surely(home, name, event)
+        assert home.producer is not None
+        try:
+            await self._surely(home.producer.put_aside, name, event)
+        except TooLarge as error:
+            _LOG.error("event %s was taken by nobody and is gone: %s", event.text("id"), error.message)
 
-    async def _surely(self, home: _Home, topic: str, event: CloudEvent) -> None:
-        """Until Kafka has it; its record keeps its place, so that little waits in memory."""
+    async def _surely(
+        self, send: Callable[[str, CloudEvent], Awaitable[None]], topic: str, event: CloudEvent
+    ) -> None:
+        """Until Kafka has it; its record keeps its place, so that little waits in memory. Raises TooLarge."""
         while True:
-            assert home.producer is not None
             try:
-                await home.producer.send(topic, event)
+                await send(topic, event)
                 return
+            except TooLarge:
+                raise
             except GlowplugError as error:
                 _LOG.warning("an event waits: %s", error.message)
                 await anyio.sleep(_SEND_RETRY_S)

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from glowplug.broker.forwarding import Forwarder
 from glowplug.broker.http_client import HttpClient
 from glowplug.controllers.eventing.engine import KafkaState
-from glowplug.errors import GlowplugError
+from glowplug.errors import GlowplugError, TooLarge
 from glowplug.kafka import BridgeConfig, EventProducer, Origin
 from glowplug.kafka.consumer import ConsumerConfig
 from glowplug.local.kafka_ways import TIMEOUT_S, Resolve, Running, Way, absent
@@ -102,7 +102,10 @@ class KafkaSources:
                     producer = self._producers.get(key)
                     if producer is None:
                         producer = self._producers[key] = EventProducer(config.consuming.cluster)
-                    await producer.send(spec.dead_letter_topic, event)
+                    await producer.put_aside(spec.dead_letter_topic, event)
+                    return
+                except TooLarge as error:
+                    _LOG.error("KafkaSource %s/%s: an event is gone: %s", *key, error.message)
                     return
                 except GlowplugError as error:
                     _LOG.warning("KafkaSource %s/%s: a dead letter waits: %s", *key, error.message)

@@ -37,7 +37,11 @@ SERVERS, PARTITIONS, REPLICAS = (
     "default.topic.replication.factor",
 )
 TOPIC_SETTING = "default.topic.config."
-SECRET_NAME, SECRET_NAMESPACE = "auth.secret.ref.name", "auth.secret.ref.namespace"
+# Of a Secret in the ConfigMap's namespace.
+SECRET_NAME = "auth.secret.ref.name"
+# In a Broker's status: its topic, and what is kept of its ConfigMap for the time when that is gone.
+TOPIC = "default.topic"
+KEPT = (SERVERS, PARTITIONS, REPLICAS, SECRET_NAME)
 LATEST, EARLIEST = "latest", "earliest"
 ORDERED, UNORDERED = "ordered", "unordered"
 _GROUP_PREFIX = "knative-kafka-source-"

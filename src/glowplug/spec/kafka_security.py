@@ -118,11 +118,18 @@ def security_of(net: Net, secrets: Secrets) -> Security:
 
 
 def security_of_secret(data: Mapping[str, bytes]) -> Security:
-    """The Secret of a Broker: `protocol`, `sasl.mechanism`, `user`, `password`, `ca.crt`, ... Raises KafkaProblem."""
+    """A Secret as Knative's Brokers have them: `protocol`, `sasl.mechanism`, `user`, `password`, `ca.crt`, `user.crt`,
+    `user.key`, and `user.skip` where the protocol is SSL and clients have no certificate. Raises KafkaProblem.
+    """
     protocol = _decoded(data, "protocol")
     if protocol not in PROTOCOLS:
         raise KafkaProblem(f"protocol = {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
     has_sasl, has_tls = protocol.startswith("SASL_"), protocol.endswith("SSL")
+    certificate, key = _decoded(data, "user.crt"), _decoded(data, "user.key")
+    if protocol == "SSL" and not (certificate and key) and not _skips(data):
+        raise KafkaProblem(
+            f'{protocol}: user.crt and user.key are needed; without them say user.skip: "true"'
+        )
     return checked(
         Security(
             protocol=protocol,
@@ -130,8 +137,8 @@ def security_of_secret(data: Mapping[str, bytes]) -> Security:
             user=_decoded(data, "user") if has_sasl else "",
             password=_decoded(data, "password") if has_sasl else "",
             ca=_decoded(data, "ca.crt") if has_tls else "",
-            certificate=_decoded(data, "user.crt") if has_tls else "",
-            key=_decoded(data, "user.key") if has_tls else "",
+            certificate=certificate if has_tls and not _skips(data) else "",
+            key=key if has_tls and not _skips(data) else "",
         ),
         protocol,
     )
@@ -147,6 +154,14 @@ def checked(security: Security, where: str) -> Security:
     if bool(security.certificate) != bool(security.key):
         raise KafkaProblem(f"{where}: a certificate needs its key, and a key its certificate")
     return security
+
+
+def _skips(data: Mapping[str, bytes]) -> bool:
+    """Whether the client's certificate is not to be used."""
+    text = _decoded(data, "user.skip").lower()
+    if text not in ("", "true", "false", "1", "0", "t", "f"):
+        raise KafkaProblem(f"user.skip = {text!r}, expected true or false")
+    return text in ("true", "1", "t")
 
 
 def _secret_key(value: object) -> SecretKey | None:

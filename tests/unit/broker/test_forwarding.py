@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from glowplug.broker.forwarding import Forwarder
 from glowplug.broker.verdict import Again, Answer
+from glowplug.errors import TooLarge
 from glowplug.spec.eventing import Backoff, Delivery
 from glowplug.wire.events import CloudEvent
 
@@ -99,3 +100,15 @@ async def test_a_reply_is_handed_over_and_one_too_many_is_a_dead_letter() -> Non
     assert (posts.sent[0][1]["prefer"], posts.sent[0][1]["kn-namespace"]) == ("reply", "n")
     await to_the_end(forwarder)
     assert [url for url, _ in posts.sent] == [SINK, SINK, DEAD]
+
+
+async def test_a_reply_that_can_never_be_kept_is_a_dead_letter() -> None:
+    posts = Posts({SINK: 200, DEAD: 202})
+    posts.reply = {"ce-specversion": "1.0", "ce-id": "r", "ce-source": "/s", "ce-type": "answer"}
+
+    async def reply(answer: CloudEvent, to: CloudEvent) -> bool:
+        raise TooLarge("the event is larger than what topic t takes")
+
+    await to_the_end(Forwarder(Way(), posts, timeout_s=1.0, reply=reply))
+    assert [url for url, _ in posts.sent] == [SINK, DEAD]
+    assert posts.sent[1][1]["ce-knativeerrorcode"] == "413"

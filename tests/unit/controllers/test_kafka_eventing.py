@@ -18,6 +18,7 @@ from glowplug.spec.kafka import KafkaSourceSpec, Topic
 from glowplug.spec.kafka_security import Cluster, Security
 
 UP = KafkaState(True, True)
+EXTERNAL = "kafka.eventing.knative.dev/external.topic"
 
 
 class RecordingEngine:
@@ -28,13 +29,27 @@ class RecordingEngine:
         self.sources: dict[str, tuple[KafkaSourceSpec, Cluster]] = {}
         self.brokers: dict[str, tuple[BrokerSpec, Cluster, Topic]] = {}
         self.triggers: dict[str, TriggerSpec] = {}
+        self.held: set[str] = set()
+        # What is told of Brokers that are gone, and which topics are to go with them.
+        self.ending = KafkaState()
+        self.ended: dict[str, tuple[Cluster | None, Topic]] = {}
 
     def set_broker(self, spec: BrokerSpec) -> None:
         raise AssertionError(f"{spec.name} is on Kafka")
 
     def set_kafka_broker(self, spec: BrokerSpec, cluster: Cluster, topic: Topic) -> KafkaState:
         self.brokers[spec.name] = (spec, cluster, topic)
+        self.held.discard(spec.name)
         return self.state
+
+    def hold_kafka_broker(self, namespace: str, name: str) -> None:
+        self.held.add(name)
+
+    def end_kafka_broker(
+        self, namespace: str, name: str, cluster: Cluster | None, topic: Topic
+    ) -> KafkaState:
+        self.ended[name] = (cluster, topic)
+        return self.ending
 
     def remove_broker(self, namespace: str, name: str) -> None:
         self.brokers.pop(name, None)
@@ -203,14 +218,109 @@ def test_a_broker_on_kafka_waits_for_its_config(machine: KafkaMachine) -> None:
 
 def test_a_broker_may_have_a_topic_of_somebody_else_and_a_secret(machine: KafkaMachine) -> None:
     machine.objects.create(kinds.CONFIG_MAP, config(bootstrap_servers="a:1", auth_secret_ref_name="who"))
-    found = secret("who", protocol="SASL_PLAINTEXT", user="me", password="pw", sasl_mechanism="PLAIN")
-    found["metadata"]["namespace"] = "other"
-    machine.objects.create(kinds.SECRET, found)
-    machine.objects.create(kinds.BROKER, broker(**{"kafka.eventing.knative.dev/external.topic": "theirs"}))
+    machine.objects.create(kinds.BROKER, broker(**{EXTERNAL: "theirs"}))
+    machine.settle()
+    assert (
+        said(machine, kinds.BROKER, "kept")["Ready"]["message"]
+        == 'there is no Secret "who" in namespace other'
+    )
+    # Senders are told to come again, and not that there is no such Broker.
+    assert machine.engine.held == {"kept"}
+    machine.objects.create(kinds.SECRET, credentials(password="wrong"))
     machine.settle()
     _, cluster, topic = machine.engine.brokers["kept"]
     assert topic == Topic("theirs", is_external=True)
-    assert cluster.security == Security("SASL_PLAINTEXT", "PLAIN", "me", "pw")
+    assert cluster.security == Security("SASL_PLAINTEXT", "PLAIN", "me", "wrong")
+    # The Secret is followed.
+    changed = machine.objects.get(kinds.SECRET, "other", "who")
+    machine.objects.update(kinds.SECRET, {**changed, "data": credentials(password="pw")["data"]})
+    machine.settle()
+    assert machine.engine.brokers["kept"][1].security.password == "pw"
+    machine.objects.update(
+        kinds.SECRET,
+        {**machine.objects.get(kinds.SECRET, "other", "who"), "data": secret("", user="me")["data"]},
+    )
+    machine.settle()
+    assert said(machine, kinds.BROKER, "kept")["Ready"]["message"].startswith('Secret "who": protocol = ')
+
+
+def credentials(**data: str) -> Object:
+    found = secret("who", protocol="SASL_PLAINTEXT", user="me", sasl_mechanism="PLAIN", **data)
+    found["metadata"]["namespace"] = "other"
+    return found
+
+
+def made_broker(machine: KafkaMachine, **annotations: str) -> None:
+    machine.objects.create(kinds.CONFIG_MAP, config(bootstrap_servers="a:1"))
+    machine.objects.create(kinds.BROKER, broker(**annotations))
+    machine.settle()
+    machine.objects.delete(kinds.BROKER, NAMESPACE, "kept")
+    machine.settle()
+
+
+def is_there(machine: KafkaMachine) -> bool:
+    return any(each["metadata"]["name"] == "kept" for each in machine.objects.list(kinds.BROKER))
+
+
+def test_a_broker_stays_until_its_topic_is_gone(machine: KafkaMachine) -> None:
+    made_broker(machine)
+    assert is_there(machine) and not machine.engine.brokers
+    cluster, topic = machine.engine.ended["kept"]
+    assert cluster == Cluster(("a:1",)) and topic.name == "knative-broker-default-kept"
+    # A machine that is started anew goes on with it, even if the ConfigMap is gone by then.
+    machine.objects.delete(kinds.CONFIG_MAP, "other", "config")
+    machine.restart()
+    machine.settle()
+    assert machine.engine.ended["kept"][0] == Cluster(("a:1",))
+    machine.engine.ending = UP
+    machine.controllers.wake_object(kinds.BROKER, NAMESPACE, "kept")
+    machine.settle()
+    assert not is_there(machine)
+
+
+def test_a_broker_goes_and_its_topic_stays_where_kafka_is_not_there(machine: KafkaMachine) -> None:
+    machine.engine.ending = KafkaState(False, None, "a:1 is not there")
+    made_broker(machine)
+    assert not is_there(machine)
+    assert ("Warning", "TopicNotDeleted") in [(each[1], each[2]) for each in machine.events]
+
+
+def test_a_broker_whose_topic_never_was_goes_at_once(machine: KafkaMachine) -> None:
+    machine.engine.state = KafkaState(False, None, "a:1 is not there")
+    made_broker(machine)
+    assert not is_there(machine) and not machine.engine.ended
+
+
+def test_a_topic_of_somebody_else_is_never_deleted(machine: KafkaMachine) -> None:
+    made_broker(machine, **{EXTERNAL: "theirs"})
+    assert not is_there(machine) and not machine.engine.ended
+
+
+def test_a_topic_that_was_somebody_elses_is_not_deleted_either(machine: KafkaMachine) -> None:
+    """The annotation goes while nothing works: what the status says is still the other's topic."""
+    machine.objects.create(kinds.CONFIG_MAP, config(bootstrap_servers="a:1"))
+    machine.objects.create(kinds.BROKER, broker(**{EXTERNAL: "theirs"}))
+    machine.settle()
+    machine.objects.update(
+        kinds.CONFIG_MAP, {**machine.objects.get(kinds.CONFIG_MAP, "other", "config"), "data": {}}
+    )
+    found = machine.objects.get(kinds.BROKER, NAMESPACE, "kept")
+    del found["metadata"]["annotations"][EXTERNAL]
+    machine.objects.update(kinds.BROKER, found)
+    machine.settle()
+    machine.objects.delete(kinds.BROKER, NAMESPACE, "kept")
+    machine.settle()
+    assert not is_there(machine) and not machine.engine.ended
+
+
+def test_a_broker_outlives_its_config(machine: KafkaMachine) -> None:
+    machine.objects.create(kinds.CONFIG_MAP, config(bootstrap_servers="a:1", default_topic_partitions="4"))
+    machine.objects.create(kinds.BROKER, broker())
+    machine.settle()
+    machine.objects.delete(kinds.CONFIG_MAP, "other", "config")
+    machine.settle()
+    _, cluster, topic = machine.engine.brokers["kept"]
+    assert (cluster.servers, topic.partitions) == (("a:1",), 4)
 
 
 def test_a_trigger_is_ready_once_its_group_has_offsets(machine: KafkaMachine) -> None:

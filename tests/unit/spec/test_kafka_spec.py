@@ -76,7 +76,12 @@ def test_the_group_stays() -> None:
         ({}, "protocol = ''"),
         ({"protocol": b"SASL_SSL"}, "a user and a password"),
         ({"protocol": b"SASL_SSL", "user": b"u", "password": b"p", "sasl.mechanism": b"GSSAPI"}, "GSSAPI"),
-        ({"protocol": b"SSL", "user.crt": b"c"}, "a certificate needs its key"),
+        (
+            {"protocol": b"SASL_SSL", "user": b"u", "password": b"p", "user.crt": b"c"},
+            "a certificate needs its key",
+        ),
+        ({"protocol": b"SSL", "ca.crt": b"c"}, "user.skip"),
+        ({"protocol": b"SSL", "user.skip": b"perhaps"}, "user.skip = 'perhaps'"),
         ({"protocol": b"SASL_SSL", "user": b"\xff", "password": b"p"}, "the key user is not UTF-8"),
     ],
 )
@@ -90,6 +95,12 @@ def test_a_secret_is_read_and_not_shown() -> None:
     found = security_of_secret(data)
     assert found == Security("SASL_SSL", "PLAIN", "me", "very-secret", "PEM")
     assert "very-secret" not in repr(found)
+
+
+def test_a_client_without_a_certificate_says_so() -> None:
+    data = {"protocol": b"SSL", "ca.crt": b"CA", "user.crt": b"C", "user.key": b"K"}
+    assert security_of_secret(data) == Security("SSL", ca="CA", certificate="C", key="K")
+    assert security_of_secret({**data, "user.skip": b"true"}) == Security("SSL", ca="CA")
 
 
 def test_a_brokers_config() -> None:

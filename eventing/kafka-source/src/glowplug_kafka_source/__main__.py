@@ -12,7 +12,7 @@ import anyio
 
 from glowplug.broker.forwarding import Forwarder
 from glowplug.broker.http_client import HttpClient
-from glowplug.errors import GlowplugError
+from glowplug.errors import GlowplugError, TooLarge
 from glowplug.kafka import Bridge, BridgeConfig, EventProducer, Origin
 from glowplug.kafka.consumer import ConsumerConfig
 from glowplug.spec.eventing import Delivery
@@ -60,7 +60,10 @@ async def _run(settings: Settings) -> None:
             return
         while True:
             try:
-                await producer.send(settings.dead_letter_topic, event)
+                await producer.put_aside(settings.dead_letter_topic, event)
+                return
+            except TooLarge as error:
+                _LOG.error("event %s was taken by nobody and is gone: %s", event.text("id"), error.message)
                 return
             except GlowplugError as error:
                 _LOG.warning("a dead letter waits: %s", error.message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,14 @@ from glowplug.errors import ConfigError
 from glowplug.spec.eventing import Delivery, parse_delivery, period_s
 from glowplug.spec.eventing_validation import delivery_problems
 from glowplug.spec.kafka import DEFAULT_DELIVERY, EARLIEST, LATEST, ORDERED, UNORDERED, KeyType
-from glowplug.spec.kafka_security import PROTOCOLS, Cluster, KafkaProblem, Security, checked
+from glowplug.spec.kafka_security import (
+    PROTOCOLS,
+    Cluster,
+    KafkaProblem,
+    Security,
+    checked,
+    security_of_secret,
+)
 
 _HINT = "eventing/kafka-source/README.md lists every variable"
 
@@ -109,9 +117,14 @@ def read(environment: Mapping[str, str]) -> Settings:
 
 
 def _security(environment: Mapping[str, str]) -> Security:
-    """By the names that Knative's own adapter has."""
+    """By the names that Knative's own adapter has, or of a Secret that is mounted."""
     has_sasl = environment.get("KAFKA_NET_SASL_ENABLE", "").lower() == "true"
     has_tls = environment.get("KAFKA_NET_TLS_ENABLE", "").lower() == "true"
+    folder = environment.get("KAFKA_AUTH_DIR", "")
+    if folder:
+        if has_sasl or has_tls:
+            raise KafkaProblem("KAFKA_AUTH_DIR and KAFKA_NET_* are both set, expected one of them")
+        return _mounted(pathlib.Path(folder))
 
     def value(name: str) -> str:
         return environment.get(f"KAFKA_NET_{name}", "").strip()
@@ -128,3 +141,14 @@ def _security(environment: Mapping[str, str]) -> Security:
         ),
         "KAFKA_NET",
     )
+
+
+def _mounted(folder: pathlib.Path) -> Security:
+    """A Secret of a Broker: a file for each key."""
+    try:
+        data = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+        return security_of_secret(data)
+    except OSError as error:
+        raise KafkaProblem(f"KAFKA_AUTH_DIR: {error.strerror}: {error.filename}") from error
+    except KafkaProblem as problem:
+        raise KafkaProblem(f"KAFKA_AUTH_DIR {folder}: {problem}") from problem

@@ -7,16 +7,14 @@ policies, which this machine does not have.
 from __future__ import annotations
 
 from glowplug.spec import kinds
-from glowplug.spec.eventing import BROKER_CLASS, BrokerSpec, parse_broker
+from glowplug.spec.eventing import BROKER_CLASS, parse_broker
 from glowplug.spec.eventing_local import BROKER_CLASSES
-from glowplug.spec.kafka_security import KafkaProblem
 
 from .. import conditions
 from ..conditions import Condition
 from ..metadata import Object, annotations_of, generation_of, is_deleting
 from ..world import World
-from .engine import Engine
-from .kafkabroker import TOPIC_READY, is_kafka, place_of, topic_condition
+from .kafkabroker import TOPIC_READY, hold, is_kafka, set_up, take_down
 from .sinks import Resolved, Unresolved, resolve
 
 INGRESS_READY, FILTER_READY, ADDRESSABLE = "IngressReady", "FilterReady", "Addressable"
@@ -42,6 +40,8 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     broker = world.get(kinds.BROKER, namespace, name)
     owner = f"Broker {namespace}/{name}"
     engine = world.engine
+    if broker is not None and is_deleting(broker):
+        take_down(world, engine, broker)
     if broker is None or is_deleting(broker) or not is_ours(broker):
         if engine is not None:
             engine.remove_broker(namespace, name)
@@ -51,6 +51,8 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
         return
     if engine is None:
         return
+    if is_kafka(broker):
+        broker = hold(world, broker)
     spec = parse_broker(broker)
     status: Object = {
         key: value for key, value in (broker.get("status") or {}).items() if key in ("conditions",)
@@ -70,7 +72,7 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     dependents: tuple[str, ...] = _DEPENDENTS
     if is_kafka(broker):
         dependents = (*_DEPENDENTS, TOPIC_READY)
-        found.append(_set_kafka(world, engine, broker, spec, status))
+        found.append(set_up(world, engine, broker, spec, status))
     else:
         engine.set_broker(spec)
     status["address"] = {"name": "http", "url": engine.broker_url(namespace, name)}
@@ -78,16 +80,6 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     status["observedGeneration"] = generation_of(broker)
     status["conditions"] = conditions.settle(status.get("conditions"), found, dependents, now)
     world.update_status(kinds.BROKER, broker, status)
-
-
-def _set_kafka(world: World, engine: Engine, broker: Object, spec: BrokerSpec, status: Object) -> Condition:
-    try:
-        cluster, topic = place_of(world, broker)
-    except KafkaProblem as problem:
-        engine.remove_broker(spec.namespace, spec.name)
-        return conditions.false(TOPIC_READY, "ConfigNotUsable", str(problem))
-    status["annotations"] = {"default.topic": topic.name, "bootstrap.servers": ",".join(cluster.servers)}
-    return topic_condition(engine.set_kafka_broker(spec, cluster, topic))
 
 
 def dead_letter_condition(resolved: Resolved | Unresolved) -> Condition:

@@ -32,6 +32,20 @@ class Engine(Protocol):
         """There is this Broker, whose events are in that topic; how far that is. Its key is woken when it changes."""
         ...
 
+    def hold_kafka_broker(self, namespace: str, name: str) -> None:
+        """There is this Broker, and where its events are is not known: it stays where it was, if it was anywhere, and
+        else its senders are to come again.
+        """
+        ...
+
+    def end_kafka_broker(
+        self, namespace: str, name: str, cluster: Cluster | None, topic: Topic
+    ) -> KafkaState:
+        """There is no such Broker any more, and its topic is to go with it. Connected: it is gone, and not so: it
+        stays, for the problem; until one of them is so the key is woken. No `cluster`: the last that was known.
+        """
+        ...
+
     def set_kafka_source(self, spec: KafkaSourceSpec, cluster: Cluster) -> KafkaState:
         """There is this KafkaSource; how far it is. Its key is woken when that changes."""
         ...

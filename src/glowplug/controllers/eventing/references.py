@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from glowplug.spec import kinds
 from glowplug.spec.eventing import parse_broker, parse_destination, parse_trigger
-from glowplug.spec.kafka import parse_kafka_source
+from glowplug.spec.kafka import SECRET_NAME, parse_kafka_source
 from glowplug.spec.kinds import Kind
 
 from ..metadata import Object, at, namespace_of
@@ -25,6 +25,9 @@ def references_of(kind: Kind, obj: Object) -> Iterator[Target]:
         namespace, name = config_of(obj)
         if name:
             yield kinds.CONFIG_MAP, namespace, name
+            secret = (at(obj, "status", "annotations") or {}).get(SECRET_NAME)
+            if secret:
+                yield kinds.SECRET, namespace, secret
     elif kind == kinds.PING_SOURCE:
         yield from targets(parse_destination(at(obj, "spec", "sink") or {}, namespace_of(obj)))
     elif kind == kinds.KAFKA_SOURCE:
