@@ -12,14 +12,16 @@ from local.machine_lab import v2_body, wait_for
 
 # Knative's ingress tells every pod by this header whose it is.
 REVISION = "Knative-Serving-Revision"
+# What a rollout stamps a predictor's pods with, so that events tell versions apart on both.
+VERSION = "glowplug.dev/version"
 Served = Callable[[Object], str]
 REQUEST, RESPONSE = (f"org.kubeflow.serving.inference.{each}" for each in ("request", "response"))
 
 
 def logged(target: Target, name: str, sink: Recorder, mode: str) -> Object:
-    headers = {"metadataHeaders": [REVISION]} if mode == "all" else {}
-    logger = {"mode": mode, "url": f"{sink.url.rstrip('/')}/{mode}", **headers}
-    return service(target, name, minReplicas=1, logger=logger)
+    more = {"metadataHeaders": [REVISION], "metadataAnnotations": [VERSION]} if mode == "all" else {}
+    logger = {"mode": mode, "url": f"{sink.url.rstrip('/')}/{mode}", **more}
+    return service(target, name, minReplicas=1, logger=logger, annotations={VERSION: "v1"})
 
 
 def of(sink: Recorder, mode: str, id: str) -> dict[str, Object]:
@@ -59,6 +61,7 @@ def test_a_request_and_its_answer_are_events(target: Target, served: Served, sin
         # In a cluster the queue-proxy, which is before KServe's agent, takes Knative's own headers off.
         known = {REVISION: [f"{name}-predictor-00001"]} if target.is_local else {}
         assert json.loads(unquote(told["ce-metadata"])) == known
+        assert json.loads(unquote(told["ce-annotations"])) == {VERSION: "v1"}
         assert event["headers"]["content-type"].startswith("application/json")
 
 

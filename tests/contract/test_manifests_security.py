@@ -17,6 +17,7 @@ NEEDED = [
     ("rollout", "patch", ISVC, "inferenceservices", "serving", "flights"),
     ("rollout", "patch", ISVC, "inferenceservices/status", "serving", "flights"),
     ("rollout", "list", KNATIVE, "services", "serving", ""),
+    ("rollout", "get", KNATIVE, "revisions", "serving", "flights-predictor-00001"),
     ("rollout", "list", "", "pods", "serving", ""),
     ("rollout", "create", "", "events", "serving", ""),
     ("rollout", "get", "", "configmaps", "kserve", "inferenceservice-config"),

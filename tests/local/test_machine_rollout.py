@@ -319,6 +319,27 @@ def test_a_person_pauses_resumes_aborts_and_promotes(machine: MachineLab, start:
     machine.delete("manual")
 
 
+def test_a_revision_that_runs_the_same_is_no_new_version(machine: MachineLab, start: Start) -> None:
+    def is_split(*wanted: tuple[str, int]) -> bool:
+        return shares(machine, "labelled") == dict(wanted)
+
+    start()
+    first_version(machine, "labelled", steps="30")
+    machine.kubectl("label", "isvc", "labelled", "team=a")
+    wait_for(lambda: is_split(("2", 100)), "the second revision")
+    assert (state(machine, "labelled")["phase"], reasons(machine, "labelled")) == ("Idle", [])
+    machine.apply(service("labelled", "two", steps="30"))
+    wait_for(lambda: is_split(("2", 70), ("3", 30)), "the first step")
+    machine.kubectl("annotate", "isvc", "labelled", "example.com/note=x")
+    wait_for(lambda: is_split(("2", 70), ("4", 30)), "the revision that takes over")
+    members = {"predictor": [f"labelled-predictor-0000{number}" for number in (2, 2, 4)]}
+    wait_for(lambda: state(machine, "labelled")["members"] == members, "the controller to know it")
+    told = [reason for reason in reasons(machine, "labelled") if reason != "RolloutInconclusive"]
+    assert told == ["RolloutStarted", "RolloutAdvanced"]
+    assert state(machine, "labelled")["phase"] == "Progressing"
+    machine.delete("labelled")
+
+
 def test_a_version_that_never_starts_takes_nothing_and_an_edit_starts_over(
     machine: MachineLab, start: Start
 ) -> None:

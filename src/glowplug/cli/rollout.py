@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import pathlib
 import time
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from glowplug.cli import controllers, options, output
+from glowplug.cli import controllers, options, output, rollout_options
 from glowplug.errors import Forbidden, GlowplugError
 from glowplug.spec import names
 from glowplug.spec.times import parse_time
@@ -22,7 +22,9 @@ app = typer.Typer(
 )
 _KIND = ("serving.kserve.io/v1beta1", "InferenceService")
 _TAKEN_WITHIN_S = 10.0
+_TOLD_WITHIN_S = 2.0
 _LEASE = "glowplug-rollout"
+_LEASE_S = 15
 _REFUSED = "RolloutActionRefused"
 Name = Annotated[str, typer.Argument(help="An InferenceService.")]
 
@@ -32,65 +34,19 @@ Name = Annotated[str, typer.Argument(help="An InferenceService.")]
     " glowplug rollout run --context my-cluster --prometheus-url http://127.0.0.1:9090"
 )
 def run(
-    prometheus_url: Annotated[
-        str, typer.Option(help="Where to ask how requests fare; the local machine tells it itself.")
-    ] = "",
-    labels_url: Annotated[
-        str,
-        typer.Option(
-            envvar="GLOWPLUG_LABELS_URL",
-            help="The drift detector's /metrics, for the gate `loss`.",
-            metavar="URL",
-        ),
-    ] = "",
-    sink: Annotated[
-        str, typer.Option(envvar="K_SINK", help="Where to send CloudEvents.", metavar="URL")
-    ] = "",
-    interval_s: Annotated[
-        float, typer.Option("--interval", min=0.2, max=60, help="Seconds between looks.")
-    ] = 1.0,
-    webhook_service: Annotated[
-        str,
-        typer.Option(
-            help="The Service by which the API reaches this process; default: by URL, on this computer.",
-            metavar="NAMESPACE/NAME",
-        ),
-    ] = "",
-    webhook_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Where the webhook listens; 0 takes a free one.")
-    ] = 0,
-    webhook_name: Annotated[
-        str,
-        typer.Option(
-            help="Of the webhook's configuration; controllers of different namespaces need different ones.",
-            metavar="NAME",
-        ),
-    ] = "rollout",
-    certificate_dir: Annotated[
-        Optional[pathlib.Path],  # noqa: UP045 - typer reads annotations at run time, on Python 3.10 too
-        typer.Option(help="tls.crt, tls.key and ca.crt; default: the webhook makes its own.", metavar="DIR"),
-    ] = None,
-    lease_namespace: Annotated[
-        str, typer.Option(help="Where the lease is that only one can hold.")
-    ] = "default",
-    lease_duration_s: Annotated[
-        int, typer.Option("--lease-duration", min=2, max=300, help="Seconds until a dead holder is replaced.")
-    ] = 15,
-    blind_after_s: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option("--blind-after", min=1, help="Seconds without any measurement until it is told."),
-    ] = None,
+    prometheus_url: rollout_options.PrometheusUrl = "",
+    labels_url: rollout_options.LabelsUrl = "",
+    sink: rollout_options.Sink = "",
+    interval_s: rollout_options.Interval = 1.0,
+    webhook_service: rollout_options.WebhookService = "",
+    webhook_port: rollout_options.WebhookPort = 0,
+    webhook_name: rollout_options.WebhookName = "rollout",
+    certificate_dir: rollout_options.CertificateDir = None,
+    lease_namespace: rollout_options.LeaseNamespace = "default",
+    lease_duration_s: rollout_options.LeaseDuration = 15,
+    blind_after_s: rollout_options.BlindAfter = None,
     health_port: options.HealthPort = 0,
-    only: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(
-            "--only",
-            "--namespace",
-            envvar="GLOWPLUG_NAMESPACES",
-            help="Look after this namespace only; may be repeated.",
-            metavar="NAMESPACE",
-        ),
-    ] = None,
+    only: rollout_options.Only = None,
     kubeconfig: options.Kubeconfig = None,
     context: options.Context = None,
 ) -> None:
@@ -199,21 +155,35 @@ def _act(
         body=json.dumps(patch).encode(),
         headers={"Content-Type": "application/merge-patch+json"},
     )
-    end = time.monotonic() + _TAKEN_WITHIN_S
-    isvc = cluster.get(path)
-    while names.ROLLOUT_ACTION in (isvc["metadata"].get("annotations") or {}):
-        if time.monotonic() > end:
-            raise GlowplugError(
-                f"no controller has taken {action!r} within {_TAKEN_WITHIN_S:.0f} s; it takes it when it runs",
-                hint="start one with `glowplug rollout run`",
-            )
-        time.sleep(0.1)
-        isvc = cluster.get(path)
+    isvc = _taken(cluster, path, action)
     told = _events(cluster, isvc, most=3)
     print("\n".join([*_lines(isvc), *told]))
     if told and _REFUSED in told[-1]:
         raise GlowplugError(told[-1].partition(f"{_REFUSED}: ")[2], hint=f"`glowplug rollout status {name}`")
     output.next_steps(*_next(isvc, name))
+
+
+def _taken(cluster: Any, path: str, action: str) -> Any:
+    """The service once a controller has taken the action, and told what came of it where that takes no longer."""
+    from glowplug.rollout import record
+
+    end = time.monotonic() + _TAKEN_WITHIN_S
+    while True:
+        isvc = cluster.get(path)
+        annotations = isvc["metadata"].get("annotations") or {}
+        is_late = time.monotonic() > end
+        if names.ROLLOUT_ACTION not in annotations:
+            state = record.load(annotations.get(names.ROLLOUT_STATE))
+            if is_late or state is None or not state.news:
+                return isvc
+            # A CloudEvent may wait for its sink for long; what we show is told with the first attempt.
+            end = min(end, time.monotonic() + _TOLD_WITHIN_S)
+        elif is_late:
+            raise GlowplugError(
+                f"no controller has taken {action!r} within {_TAKEN_WITHIN_S:.0f} s; it takes it when it runs",
+                hint="start one with `glowplug rollout run`",
+            )
+        time.sleep(0.1)
 
 
 def _found(
@@ -276,7 +246,9 @@ def _unattended(cluster: Any) -> list[str]:
     for lease in leases:
         spec = lease.get("spec") or {}
         renewed = parse_time(spec.get("renewTime"))
-        if renewed is not None and now <= renewed.timestamp() + 2 * (spec.get("leaseDurationSeconds") or 15):
+        # A busy one may be late.
+        lasts_s = 2 * max(spec.get("leaseDurationSeconds") or 0, _LEASE_S)
+        if renewed is not None and now <= renewed.timestamp() + lasts_s:
             return []
     return ["  ! no controller is at work: what is above may be old; start one with `glowplug rollout run`"]
 

@@ -27,6 +27,7 @@ REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
 LABEL = "dev.glowplug.label.observed"
 REVISION_HEADER = "knative-serving-revision"
+VERSION = "glowplug.dev/version"
 MAX_ROWS = 1_000_000
 # A label beyond what a 32-bit number holds is a mistake, and its square may be infinite: no sum would recover.
 MAX_LABEL = 3.4e38
@@ -114,6 +115,18 @@ def revision_of(event: CloudEvent) -> str:
         return str(found[0] if type(found) is list and found else found or "")[:253]
     except (ValueError, AttributeError):
         return ""
+
+
+def version_of(event: CloudEvent) -> str:
+    """The version that answered: what a rollout has stamped its pods with, else the revision; "" where neither is told.
+
+    In a cluster no event tells the revision: Knative's queue-proxy takes the header off before KServe's agent sees it.
+    """
+    try:
+        found = orjson.loads(event.text("annotations") or "{}").get(VERSION)
+    except (ValueError, AttributeError):
+        found = None
+    return found[:253] if type(found) is str and found else revision_of(event)
 
 
 def _request(event: CloudEvent) -> InferRequest:

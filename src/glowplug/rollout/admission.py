@@ -16,9 +16,10 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from glowplug.errors import Invalid, Problem
 from glowplug.spec import names, pairs
 
-from . import membership, record, settings
+from . import membership, record, settings, stamps
 from .observation import COMPONENTS, Observation, annotations_of, observe, version_of
 from .state import State
 
@@ -43,6 +44,7 @@ def admit(
     """
     _check(old, new, metrics)
     stored = pairs.stamp(new, old) or copy.deepcopy(new)
+    stamps.stamp(stored, old)
     if names.ROLLOUT_STEPS in annotations_of(stored):
         stored = _without_state(stored) if old is None else _updated(old, stored, now, warn)
     return None if stored == new else stored
@@ -50,10 +52,28 @@ def admit(
 
 def _check(old: Object | None, new: Object, metrics: frozenset[str]) -> None:
     # What has been stored already must not keep anybody from changing something else.
-    if old is not None and _asked(old) == _asked(new):
-        return
-    settings.parse(annotations_of(new), metrics)
-    settings.parse_action(annotations_of(new))
+    if old is None or _asked(old) != _asked(new):
+        settings.parse(annotations_of(new), metrics)
+        settings.parse_action(annotations_of(new))
+    if names.ROLLOUT_STEPS in annotations_of(new):
+        _check_percents(old or {}, new)
+
+
+def _check_percents(old: Mapping[str, Any], new: Object) -> None:
+    """KServe takes any; Knative refuses it later, when nobody looks any more."""
+    problems = []
+    for name in COMPONENTS:
+        before, percent = _percent(old, name), _percent(new, name)
+        if percent is not None and percent != before and not 0 <= percent <= _ALL:
+            where = f"spec.{name}.{_PERCENT}"
+            problems.append(Problem(where, f"expected 0 <= {percent} <= {_ALL}"))
+    if problems:
+        raise Invalid("; ".join(f"{each.field}: {each.message}" for each in problems), causes=problems)
+
+
+def _percent(isvc: Mapping[str, Any], component: str) -> int | None:
+    found = ((isvc.get("spec") or {}).get(component) or {}).get(_PERCENT)
+    return found if type(found) is int else None
 
 
 def _asked(isvc: Mapping[str, Any]) -> dict[str, str]:

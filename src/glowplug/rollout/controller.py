@@ -10,6 +10,7 @@ It acts only while it holds the lease. Who sees the InferenceServices is kopf, i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from .announcer import NAME, Announcer
 from .assessment import Assessment, Source
 from .observation import Observation, annotations_of, observe
 from .plan import Ruling
+from .revisions import Revisions
 from .settings import Action, Settings
 from .state import Phase, State
 from .sums import sum_of
@@ -106,7 +108,8 @@ class Controller:
         trouble = ""
         while True:
             if not self._rollouts:
-                await self._news.wait()
+                # Also while there is nothing to do it is to be seen that somebody is there.
+                await self._wait(self._config.lease_duration_s / _RENEWALS)
             self._news.clear()
             try:
                 await self.step(self._clock())
@@ -118,10 +121,8 @@ class Controller:
             except Exception:
                 _log.exception("the loop of the rollouts goes on after an error of its own")
             await asyncio.sleep(_LEAST_PAUSE_S)
-            try:
-                await asyncio.wait_for(self._news.wait(), max(0.0, self._config.interval_s - _LEAST_PAUSE_S))
-            except (asyncio.TimeoutError, TimeoutError):
-                continue
+            if self._rollouts:
+                await self._wait(max(0.0, self._config.interval_s - _LEAST_PAUSE_S))
 
     async def step(self, now: float) -> None:
         """Everything once, if it is this controller's to do. Raises what the API raises of the lease."""
@@ -144,6 +145,11 @@ class Controller:
             except (GlowplugError, OSError, TimeoutError) as error:
                 _log.warning("%s/%s: what was measured last is lost: %s", *key, error)
         await self._leadership.release()
+
+    async def _wait(self, most_s: float) -> None:
+        """For an InferenceService that wants attention."""
+        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
+            await asyncio.wait_for(self._news.wait(), most_s)
 
     async def _attend(self, key: Key, rollout: Rollout, now: float) -> None:
         try:
@@ -184,7 +190,7 @@ class Controller:
             if not rollout.state.is_active:
                 self._rollouts.pop(key, None)
             return
-        seen = await self._seen(isvc, rollout.state)
+        seen = await _seen(self._api, isvc, rollout.state)
         if lost := membership.lost(rollout.state, seen):
             await self._restore(isvc, lost, now)
             return
@@ -221,21 +227,6 @@ class Controller:
             return rollout.settings
         rollout.warned, rollout.settings = "", asked
         return asked
-
-    async def _seen(self, isvc: Object, state: State) -> Observation:
-        space = isvc["metadata"]["namespace"]
-        selector = f"{names.INFERENCE_SERVICE_LABEL}={isvc['metadata']['name']}"
-        pods: list[Object] = []
-        services: list[Object] = []
-        canaries = [member.canary for member in state.members.values() if member.canary]
-        is_before = state.phase in (Phase.STARTING, Phase.ROLLING_BACK)
-        if is_before and len(canaries) < len(state.members):
-            path = _KNATIVE_SERVICES.format(space)
-            services = (await self._api.get(path, labelSelector=selector))["items"]
-        elif state.phase in (Phase.STARTING, Phase.PROGRESSING):
-            path = f"/api/v1/namespaces/{space}/pods"
-            pods = (await self._api.get(path, labelSelector=selector))["items"]
-        return observe(isvc, pods, canaries, services)
 
     async def _ruling(self, key: Key, rollout: Rollout, asked: Settings, now: float) -> Ruling | None:
         """Reads what there is to read, adds it to the evidence, and asks the judge."""
@@ -344,6 +335,24 @@ def wants_attention(isvc: Object, metrics: frozenset[str]) -> bool:
     seen = observe(isvc)
     is_overruled = state.phase is Phase.ROLLED_BACK and membership.has_rolled_out(state, seen)
     return is_unsettled or is_untold or is_overruled or bool(membership.unforeseen(state, seen))
+
+
+async def _seen(api: Api, isvc: Object, state: State) -> Observation:
+    """The InferenceService with what must be looked up beside it, as far as its rollout needs that now."""
+    space = isvc["metadata"]["namespace"]
+    selector = f"{names.INFERENCE_SERVICE_LABEL}={isvc['metadata']['name']}"
+    pods: list[Object] = []
+    services: list[Object] = []
+    canaries = [member.canary for member in state.members.values() if member.canary]
+    is_before = state.phase in (Phase.STARTING, Phase.ROLLING_BACK)
+    if is_before and len(canaries) < len(state.members):
+        path = _KNATIVE_SERVICES.format(space)
+        services = (await api.get(path, labelSelector=selector))["items"]
+    elif state.phase in (Phase.STARTING, Phase.PROGRESSING):
+        path = f"/api/v1/namespaces/{space}/pods"
+        pods = (await api.get(path, labelSelector=selector))["items"]
+    seen = observe(isvc, pods, canaries, services)
+    return await Revisions(api).compared(space, seen, membership.questions(state, seen))
 
 
 def _action(annotations: Any) -> tuple[Action | None, str]:

@@ -1,12 +1,13 @@
 """How good the predictions were: the losses of labelled requests, from the drift detector's page of metrics.
 
 Labels come late, and a loss counts when its label comes: what is compared is what has become known over the same time.
+On that page a label `revision` names the revision, or the id of its version (see `stamps`), as its events could tell.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from glowplug.rollout.evidence import Evidence, Moments, NoEvidence
@@ -31,10 +32,17 @@ class Losses:
 
 
 class LabelledSource:
-    """Another source's evidence with the losses added. `fetch` gives the page's text."""
+    """Another source's evidence with the losses added. `fetch` gives the page's text, `version_of` the id of what a
+    revision (`namespace/name`) runs, "" where it has none."""
 
-    def __init__(self, answers: Source, fetch: Callable[[], Awaitable[str]]) -> None:
-        self._answers, self._fetch = answers, fetch
+    def __init__(
+        self,
+        answers: Source,
+        fetch: Callable[[], Awaitable[str]],
+        version_of: Callable[[str], Awaitable[str]],
+    ) -> None:
+        self._answers, self._fetch, self._version_of = answers, fetch, version_of
+        self._versions: dict[str, str] = {}
         self._before: dict[tuple[str, str], dict[str, Losses]] = {}
 
     @property
@@ -43,13 +51,17 @@ class LabelledSource:
 
     async def read(self, canary: str, stable: str) -> Evidence | NoEvidence:
         """As the other source's. Raises what `fetch` raises, before anything of that source is taken."""
+        pair = (canary, stable)
+        versions = {revision: await self._version(revision) for revision in pair}
+        if versions[canary] == versions[stable]:
+            # Changed while nobody stamped it. Compared with itself any model would pass; so nothing is known.
+            versions = dict.fromkeys(pair, "")
         page = await self._fetch()
         evidence = await self._answers.read(canary, stable)
-        pair = (canary, stable)
         if isinstance(evidence, NoEvidence) and pair in self._before:
             # What was counted meanwhile is in the next reading.
             return evidence
-        now = losses(page, pair)
+        now = losses(page, versions)
         before = self._before.pop(pair, now)
         self._before[pair] = now
         if len(self._before) > _MOST_PAIRS:
@@ -61,16 +73,28 @@ class LabelledSource:
             replace(evidence.stable, loss=_grown(before[stable], now[stable])),
         )
 
+    async def _version(self, revision: str) -> str:
+        """It never changes once there is one; the first answer is kept."""
+        if revision not in self._versions:
+            if len(self._versions) >= _MOST_PAIRS:
+                self._versions.clear()
+            self._versions[revision] = await self._version_of(revision)
+        return self._versions[revision]
 
-def losses(page: str, revisions: Iterable[str]) -> dict[str, Losses]:
-    """What a page in Prometheus' text format says of these revisions (`namespace/name`)."""
-    found: dict[str, dict[str, float]] = {revision: {} for revision in revisions}
+
+def losses(page: str, versions: Mapping[str, str]) -> dict[str, Losses]:
+    """What a page in Prometheus' text format says of these revisions (`namespace/name`), each with its version's id."""
+    found: dict[str, dict[str, float]] = {revision: {} for revision in versions}
+    named = {
+        f"{one.partition('/')[0]}/{id}": counters for one, counters in found.items() if (id := versions[one])
+    }
     for line in page.splitlines():
         match = _LINE.match(line)
         if match is None:
             continue
         labels = dict(_LABEL.findall(match[2]))
-        counters = found.get(f"{labels.get('namespace')}/{labels.get('revision')}")
+        name = f"{labels.get('namespace')}/{labels.get('revision')}"
+        counters = found.get(name, named.get(name))
         if counters is not None:
             counters[match[1]] = counters.get(match[1], 0.0) + float(match[3])
     return {

@@ -48,32 +48,29 @@ def unforeseen(state: State, seen: Observation) -> dict[str, str]:
         if member is not None and state.is_active and not member.canary:
             continue  # awaited
         known = (member.canary if member is not None else "") or component.rolled_out
-        if component.created != known:
+        if component.created != known and known not in component.twins:
             found[name] = known
     return found
 
 
-def with_versions(state: State, seen: Observation) -> State:
-    """With what the canaries run, at the end of a rollout."""
+def with_twins(state: State, seen: Observation) -> State:
+    """With the new revisions of what is the canary, as a change of its scale or its annotations makes one: the rollout
+    goes on with them, and what is said of it (that it was rolled back, say) goes for them too."""
     members = {
-        name: replace(member, version=of(seen, name).version)
-        if member.canary == of(seen, name).created
+        name: replace(member, canary=of(seen, name).created)
+        if member.canary in of(seen, name).twins
         else member
         for name, member in state.members.items()
     }
     return replace(state, members=members)
 
 
-def with_rescaled(state: State, seen: Observation) -> State:
-    """After a rollout, with the new revisions of what was the canary, as a change of its scale makes one: what is said
-    of it (that it was rolled back, say) goes for them too."""
-    members = {
-        name: replace(member, canary=of(seen, name).created)
-        if of(seen, name).created and of(seen, name).version == member.version
-        else member
-        for name, member in state.members.items()
-    }
-    return state if state.is_active else replace(state, members=members)
+def questions(state: State, seen: Observation) -> dict[str, set[str]]:
+    """Components whose latest revision may run the same as another one, and those others."""
+    found = {name: {known} for name, known in unforeseen(state, seen).items()}
+    for name in lost(state, seen):
+        found.setdefault(name, set()).add(of(seen, name).rolled_out)
+    return found
 
 
 def is_unfinished(state: State) -> bool:
@@ -100,7 +97,7 @@ def lost(state: State, seen: Observation) -> dict[str, str]:
         for name, member in state.members.items()
         if is_unfinished(state)
         and of(seen, name).created == member.canary != ""
-        and of(seen, name).rolled_out not in (member.stable, member.canary, "")
+        and of(seen, name).rolled_out not in (member.stable, member.canary, "", *of(seen, name).twins)
     }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,7 +31,7 @@ class Component:
     `percent` is `canaryTrafficPercent`, `shares` the traffic by revision that is in force. `trouble` says why the
     latest revision cannot become ready. `is_split` is known while a canary is awaited: whether KServe has passed the
     percent on to Knative, which has acted on it and made no revision that KServe does not tell of yet.
-    `version` is a hash of what the spec says it runs, however it is scaled.
+    `twins` are those of the revisions in question that run the same as `created`.
     """
 
     created: str = ""
@@ -43,7 +41,7 @@ class Component:
     shares: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
     is_split: bool = False
-    version: str = ""
+    twins: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,6 @@ def _component(spec: Object, status: Object, trouble: str) -> Component:
         percent=spec.get("canaryTrafficPercent"),
         shares=shares,
         trouble=trouble,
-        version=hashlib.sha256(json.dumps(version_of(spec), sort_keys=True).encode()).hexdigest()[:12],
     )
 
 

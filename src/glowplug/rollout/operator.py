@@ -28,6 +28,7 @@ from .assessment import Source
 from .controller import Controller, ControllerConfig
 from .gates import LOSS
 from .labels import LabelledSource
+from .revisions import Revisions
 from .sink import Sink, shown
 from .sources import MachineSource, PrometheusSource
 
@@ -151,7 +152,7 @@ def _sources(
 
     def source(metrics: frozenset[str]) -> Source:
         answers: Source = PrometheusSource(query) if url else MachineSource(lambda: api.text("/metrics"))
-        return LabelledSource(answers, page) if LOSS in metrics else answers
+        return LabelledSource(answers, page, Revisions(api).version) if LOSS in metrics else answers
 
     return source
 

@@ -21,8 +21,7 @@ from .membership import (
     of,
     unforeseen,
     with_canaries,
-    with_rescaled,
-    with_versions,
+    with_twins,
     without_unchanged,
 )
 from .observation import Observation
@@ -38,8 +37,6 @@ INCONCLUSIVE = "dev.glowplug.rollout.inconclusive"
 # A new revision is there within milliseconds of the traffic that was written with it; within seconds on a busy cluster.
 _NO_REVISION_AFTER_S = 10.0
 _ALL = 100
-# Where the canary is there, so that what the spec says is what it runs.
-_UNDER_WAY = (Phase.PROGRESSING, Phase.PROMOTING, Phase.ROLLING_BACK)
 _UNMEASURED = "nothing can be measured: "
 
 
@@ -62,19 +59,7 @@ def decide(
     now: float,
 ) -> State:
     """The next state. `ruling` is None where nothing is judged; `now` in seconds since the epoch."""
-    decided = _decide(settings, with_rescaled(state, seen), seen, ruling, action, now)
-    is_over = state.phase in _UNDER_WAY and not decided.is_active
-    return with_versions(decided, seen) if is_over else decided
-
-
-def _decide(
-    settings: Settings,
-    state: State,
-    seen: Observation,
-    ruling: Ruling | None,
-    action: Action | None,
-    now: float,
-) -> State:
+    state = with_twins(state, seen)
     fresh = unforeseen(state, seen)
     if fresh:
         return _announced_late(begin(state, seen, fresh, now), state, seen, fresh)

@@ -28,8 +28,7 @@ def dump(state: State) -> str:
         "since": round(state.since, 3),
         "started": round(state.started, 3),
         "members": {
-            name: [member.stable, member.before, member.canary, member.version]
-            for name, member in state.members.items()
+            name: [member.stable, member.before, member.canary] for name, member in state.members.items()
         },
         "told": state.told,
     }
@@ -62,7 +61,8 @@ def _loaded(found: Mapping[str, Any]) -> State:
     verdict = found.get("verdict")
     return State(
         phase=Phase(found["phase"]),
-        members={str(name): Member(*map(str, each)) for name, each in found["members"].items()},
+        # Older ones had a fourth.
+        members={str(name): Member(*map(str, each[:3])) for name, each in found["members"].items()},
         weight=None if weight is None else int(weight),
         since=_number(found["since"]),
         started=_number(found["started"]),

@@ -50,12 +50,11 @@ class News:
 @dataclass(frozen=True)
 class Member:
     """A component that gets a new revision: the `stable` one, the `canary` once it is known, and `before`, the latest
-    one that is not it. `version` is what the canary runs, known once the rollout is over."""
+    one that is not it."""
 
     stable: str
     before: str
     canary: str = ""
-    version: str = ""
 
 
 @dataclass(frozen=True)

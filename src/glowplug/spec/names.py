@@ -45,13 +45,13 @@ SHADOW = "glowplug.dev/shadow"
 SHADOW_HEADER = "x-glowplug-shadow"
 # What the ingress says of a request that it copies: the service, the revision that answers, the one to be tried, and
 # what to cut off its path.
-COPY_SERVICE = "x-glowplug-copy-service"
-COPY_REVISION = "x-glowplug-copy-revision"
-COPY_SHADOW = "x-glowplug-copy-shadow"
-COPY_PREFIX = "x-glowplug-copy-prefix"
+COPY_SERVICE = "service"
+COPY_REVISION = "revision"
+COPY_SHADOW = "shadow"
+COPY_PREFIX = "prefix"
 # The same of one that is logged: the logger, see `logger`; and whether its answer is left out.
-COPY_LOGGER = "x-glowplug-copy-logger"
-COPY_REQUEST_ONLY = "x-glowplug-copy-request-only"
+COPY_LOGGER = "logger"
+COPY_REQUEST_ONLY = "request-only"
 # On an InferenceService: which percentage of the requests its payload loggers tell of, see `logger`.
 LOGGER_SAMPLE_PERCENT = "glowplug.dev/logger-sample-percent"
 # On the answer to a shadow: the milliseconds that its pod took; no number where no pod answered.
@@ -66,6 +66,9 @@ ROLLOUT_ACTION = f"{ROLLOUT_PREFIX}action"
 ROLLOUT_STATE = f"{ROLLOUT_PREFIX}state"
 # They change while a rollout goes on, so they must never reach a revision's template.
 ROLLOUT_KEYS = (ROLLOUT_STEPS, ROLLOUT_INTERVAL, ROLLOUT_GATES, ROLLOUT_ACTION, ROLLOUT_STATE)
+
+# On a predictor's pods, and so in its payload events: which version answers, see `rollout.stamps`.
+VERSION = "glowplug.dev/version"
 
 # Which revision a request is for, as Knative's ingress tells its activator.
 NAMESPACE_HEADER = "knative-serving-namespace"

@@ -41,10 +41,13 @@ _DIGITS = 12
 _OURS = re.compile(rf"{PREFIX}[0-9a-f]{{{_DIGITS}}}", re.ASCII)
 _STAMPED = (names.PAIR_ENV, names.TRANSFORMER_HOST_ENV)
 _COMPONENTS = ("predictor", "transformer")
-# Of a component: how many pods and how much traffic, not what they answer.
+# Of a component: how many pods, how much traffic, and who is told; not what they answer.
 _NOT_HASHED = frozenset(
     {
+        "annotations",
         "canaryTrafficPercent",
+        "labels",
+        "logger",
         "minReplicas",
         "maxReplicas",
         "scaleTarget",

@@ -21,6 +21,7 @@ from glowplug.drift.payloads import (
     labels_of,
     predictions_of,
     revision_of,
+    version_of,
 )
 from glowplug.wire import v2_grpc
 from glowplug.wire.events import EventProblem
@@ -140,6 +141,22 @@ def test_labels_that_are_none_say_where(data, why) -> None:
         labels_of(event(LABEL, "1", 0.0, data.encode(), subject="own"))
     with pytest.raises(EventProblem, match="subject is missing"):
         labels_of(event(LABEL, "1", 0.0, b"{}"))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "version"),
+    [
+        ('{"glowplug.dev/version": "3485d13e274c", "other": "x"}', "3485d13e274c"),
+        ("{}", "flights-predictor-00002"),
+        ('{"glowplug.dev/version": 1}', "flights-predictor-00002"),
+        ("[1]", "flights-predictor-00002"),
+        ("{", "flights-predictor-00002"),
+        ("", "flights-predictor-00002"),
+    ],
+)
+def test_the_version_is_what_a_rollout_has_stamped_or_else_the_revision(annotations, version) -> None:
+    metadata = '{"Knative-Serving-Revision": ["flights-predictor-00002"]}'
+    assert version_of(said(b"{}", metadata=metadata, annotations=annotations)) == version
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,18 @@ class KServe:
         ):
             status["latestRolledoutRevision"] = status["previousRolledoutRevision"]
 
+    def revision(self, name: str) -> Object | None:
+        """As Knative has it: the template that it was made of."""
+        component, number = name.split("-")[1:]
+        made = self.made.get(component, ())
+        if not 0 < int(number) <= len(made):
+            return None
+        template = copy.deepcopy(made[int(number) - 1])
+        annotations = template.pop("annotations", {})
+        for key in ("minReplicas", "labels", "logger"):
+            template.pop(key, None)
+        return {"metadata": {"name": name, "annotations": annotations}, "spec": template}
+
     def knative_services(self) -> list[Object]:
         return [
             {

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from unit.rollout.rollout_lab import KServe, container, service
 
-from glowplug.errors import ConfigError
+from glowplug.errors import ConfigError, Invalid
 from glowplug.rollout import record
 from glowplug.rollout.admission import admit
 from glowplug.rollout.state import Member, Phase, State
@@ -199,6 +199,21 @@ def test_wrong_annotations_are_refused_with_all_problems() -> None:
     new["metadata"]["annotations"][names.ROLLOUT_ACTION] = "undo"
     with pytest.raises(ConfigError, match="must be one of pause, resume, promote, abort"):
         admit(old, new, METRICS, NOW)
+
+
+@pytest.mark.parametrize("percent", [-1, 101])
+def test_a_percent_out_of_bounds_is_refused_as_knative_would_later(percent: int) -> None:
+    new = stored("predictor", "transformer")
+    for spec in new["spec"].values():
+        spec["canaryTrafficPercent"] = percent
+    with pytest.raises(Invalid) as refused:
+        admit(stored(), new, METRICS, NOW)
+    told = f"canaryTrafficPercent: expected 0 <= {percent} <= 100"
+    assert refused.value.message == f"spec.predictor.{told}; spec.transformer.{told}"
+    assert admitted(new, edited(new))
+    plain = service(other="1")
+    plain["spec"]["predictor"]["canaryTrafficPercent"] = percent
+    assert admitted(None, plain) == plain
 
 
 def test_what_was_stored_wrong_may_be_written_again() -> None:

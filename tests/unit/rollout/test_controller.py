@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from datetime import datetime, timezone
 from typing import Any
 
@@ -52,9 +53,10 @@ class FakeApi:
             return {"items": self.kserve.knative_services()}
         if path.endswith("/pods"):
             return {"items": copy.deepcopy(self.pods)}
-        if path not in self.others:
+        revision = self.kserve.revision(path.rpartition("/")[2]) if "/revisions/" in path else None
+        if revision is None and path not in self.others:
             raise NotFound(path)
-        return copy.deepcopy(self.others[path])
+        return revision or copy.deepcopy(self.others[path])
 
     async def create(self, path: str, body: Object) -> Object:
         name = body["metadata"]["name"]
@@ -327,6 +329,21 @@ async def test_of_two_controllers_one_acts() -> None:
     lease = lab.api.others["/apis/coordination.k8s.io/v1/namespaces/default/leases/glowplug-rollout"]
     assert lease["spec"]["holderIdentity"] == "b"
     assert saves < 12
+
+
+async def test_while_there_is_nothing_to_do_it_is_to_be_seen_that_somebody_is_there() -> None:
+    api = FakeApi(KServe(service(rollout_steps="10")))
+    config = ControllerConfig("idle", lease_duration_s=1)
+    announcer = Announcer(api, None)  # type: ignore[arg-type]
+    idle = Controller(api, lambda metrics: Source(), METRICS, announcer, config, time.time)  # type: ignore[arg-type]
+    running = asyncio.create_task(idle.run(), name="idle")
+    renewed: set[str] = set()
+    deadline = time.monotonic() + 30
+    while len(renewed) < 3 and time.monotonic() < deadline:
+        renewed |= {lease["spec"]["renewTime"] for lease in api.others.values()}
+        await asyncio.sleep(0.01)
+    running.cancel()
+    assert len(renewed) == 3
 
 
 async def test_a_service_that_does_not_answer_keeps_no_other_waiting() -> None:

@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glowplug.rollout import labels
 from glowplug.rollout.assessment import Assessment
 from glowplug.rollout.evidence import Evidence, NoEvidence, Sample
 from glowplug.rollout.gates import ERRORS, LOSS, parse_gates
 from glowplug.rollout.judge import judge
-from glowplug.rollout.labels import LOSSES, PREDICTIONS, SQUARES, LabelledSource
+from glowplug.rollout.labels import LOSSES, PREDICTIONS, SQUARES, LabelledSource, Losses
 from glowplug.rollout.state import Member
 from glowplug.rollout.verdict import Outcome
 
 NEW, OLD = "default/new", "default/old"
+# By revision, where its events tell no revision.
+VERSIONS = {NEW: "v2"}
 LOSS_VALUES = st.lists(st.floats(0, 100), max_size=30)
 
 
@@ -38,10 +41,10 @@ class Answers:
 def page(new: Sequence[float], old: Sequence[float] = ()) -> str:
     lines = ["# TYPE glowplug_labelled_predictions_total counter"]
     for revision, found in (("new", new), ("old", old)):
-        labels = f'{{namespace="default",inferenceservice="f",revision="{revision}"}}'
-        lines.append(f"{PREDICTIONS}{labels} {len(found)}")
-        lines.append(f"{LOSSES}{labels} {sum(found)!r}")
-        lines.append(f"{SQUARES}{labels} {sum(loss * loss for loss in found)!r}")
+        told = f'{{namespace="default",inferenceservice="f",revision="{revision}"}}'
+        lines.append(f"{PREDICTIONS}{told} {len(found)}")
+        lines.append(f"{LOSSES}{told} {sum(found)!r}")
+        lines.append(f"{SQUARES}{told} {sum(loss * loss for loss in found)!r}")
     return "\n".join(lines)
 
 
@@ -54,8 +57,11 @@ def readings(pages: Sequence[str | Exception], answers: Answers) -> list[Evidenc
             raise found
         return found
 
+    async def version_of(revision: str) -> str:
+        return VERSIONS.get(revision, "")
+
     async def all_of_them() -> list[Evidence | NoEvidence | Exception]:
-        source, found = LabelledSource(answers, fetch), []
+        source, found = LabelledSource(answers, fetch, version_of), []
         assert source.metrics == {ERRORS, LOSS}
         for _ in pages:
             try:
@@ -80,6 +86,25 @@ def test_what_came_in_between_is_counted(before: list[float], after: list[float]
         mean = statistics.fmean(after)
         assert loss.mean == pytest.approx(mean, abs=1e-6)
         assert loss.squares == pytest.approx(sum((one - mean) ** 2 for one in after), abs=1e-3)
+
+
+def test_losses_are_counted_by_revision_or_by_the_version_that_it_is_stamped_with() -> None:
+    stamped = page([1.0], [5.0]).replace('revision="new"', 'revision="v2"')
+    strange = page([9.0]).replace('namespace="default"', 'namespace="other"')
+    found = labels.losses(f"{stamped}\n{strange}", {NEW: "v2", OLD: ""})
+    assert found == {NEW: Losses(1, 1.0, 1.0), OLD: Losses(1, 5.0, 25.0)}
+    _, read = readings([stamped, stamped.replace("} 1", "} 2")], Answers())
+    assert isinstance(read, Evidence)
+    assert read.canary.loss.count == 1
+
+
+def test_a_version_is_not_compared_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VERSIONS, OLD, "v2")
+    stamped = [page([1.0] * count).replace('revision="new"', 'revision="v2"') for count in (1, 400)]
+    _, read = readings(stamped, Answers())
+    assert isinstance(read, Evidence)
+    assert (read.canary.loss.count, read.stable.loss.count) == (0, 0)
+    assert judge(parse_gates("loss<=1.2x"), read, read, steps=1).outcome is Outcome.INCONCLUSIVE
 
 
 def test_counters_that_fell_began_anew() -> None:
