@@ -60,12 +60,16 @@ def run() -> list[Result]:
 def _ratio(rounds: list[dict[str, list[float]]], mode: str, percent: int, copied: dict[str, int]) -> Result:
     ratios = [percentile(each[mode], percent) / percentile(each["off"], percent) for each in rounds]
     off = percentile([percentile(each["off"], percent) for each in rounds], 50)
+    more = percentile(
+        [percentile(each[mode], percent) - percentile(each["off"], percent) for each in rounds], 50
+    )
     became = ", ".join(f"{count} {outcome}" for outcome, count in sorted(copied.items()))
     return summarise(
         f"shadow.caller.p{percent}.ratio_to_off{'' if mode == 'healthy' else '.hanging'}", ratios, "x",
         command=COMMAND, goal="< 1.1" if percent == 50 else "",
         note=f"100 % shadowed, shadow {mode}; {_ROUNDS} rounds of {_REQUESTS} requests each way at {_PER_S:g}/s, in"
-        f" turns of {BLOCK}; without it the median round's p{percent} is {off:.2f} ms; of the copies came: {became}",
+        f" turns of {BLOCK}; without it the median round's p{percent} is {off:.2f} ms, with it"
+        f" {more * 1000:.0f} us more; of the copies came: {became}",
     )  # fmt: skip
 
 

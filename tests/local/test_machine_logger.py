@@ -367,7 +367,7 @@ def test_without_a_url_the_namespaces_broker_gets_batches(
 def test_a_logger_that_is_killed_comes_back_and_what_it_held_is_told_of(
     machine: MachineLab, small_model: pathlib.Path, sink: Sink
 ) -> None:
-    """Under load, which does not notice. What comes while nobody takes copies is counted by Envoy."""
+    """What comes while there is no logger waits for the next one."""
     name = "killed"
     machine.apply(inference_service(name, small_model, logger=logger(sink.url)))
     machine.wait_ready(name)
@@ -375,30 +375,25 @@ def test_a_logger_that_is_killed_comes_back_and_what_it_held_is_told_of(
     infer(machine, name, "before")
     wait_for(lambda: outcomes(machine, name)["delivered"] == 2, "two events delivered")
     sink.open.clear()
-    is_over, statuses, uncopied = threading.Event(), Counter[int](), outcomes(machine)["uncopied"]
-
-    def call() -> None:
-        while not is_over.is_set():
-            answer = post(machine, name, f"/v2/models/{name}/infer", "load", json=v2_body(ROWS))
-            statuses[answer.status_code] += 1
-
-    caller = threading.Thread(target=call)
-    caller.start()
-    try:
-        wait_for(lambda: waiting(machine) >= 10, "events that wait")
-        process.kill()
-        wait_for(lambda: outcomes(machine, name)["lost"] >= 10, "the loss to be counted")
-        assert outcomes(machine, name)["delivered"] == 2, "the counters of the process before are kept"
-        wait_for(lambda: outcomes(machine)["uncopied"] >= uncopied + 10, "the requests that nobody took")
-        assert logger_process(machine).pid != process.pid
-        wait_for(lambda: waiting(machine) >= 10, "events of the process that came after")
-    finally:
-        is_over.set()
-        caller.join()
+    uncopied = outcomes(machine)["uncopied"]
+    for number in range(20):
+        infer(machine, name, f"held {number}")
+    # Every one of them is known to be waiting, at the sink's door or before it.
+    wait_for(lambda: waiting(machine) >= 36, "events that wait")
+    process.kill()
+    # Until then its sockets are open, and take what nobody will read.
+    process.wait(60)
+    for number in range(20):
+        infer(machine, name, f"meanwhile {number}")
+    wait_for(lambda: outcomes(machine, name)["lost"] == 40, "the loss to be counted")
+    assert outcomes(machine, name)["delivered"] == 2, "the counters of the process before are kept"
+    assert logger_process(machine).pid != process.pid
+    wait_for(lambda: waiting(machine) >= 36, "events of the process that came after")
     sink.open.set()
     infer(machine, name, "after")
-    two(sink, "after")
-    assert set(statuses) == {200}
+    for mark in (*(f"meanwhile {number}" for number in range(20)), "after"):
+        two(sink, mark)
+    assert outcomes(machine)["uncopied"] == uncopied
     said = [e["message"] for e in machine.get("events")["items"] if e["involvedObject"]["name"] == name]
     assert any("process ended" in text for text in said), said
     machine.delete(name)
@@ -425,16 +420,16 @@ def test_a_logger_that_stands_still_delays_nobody_and_the_rest_is_counted(
     try:
 
         def is_behind() -> bool:
-            # Envoy holds 256 copies, for ten seconds after the request.
-            for _ in range(100):
-                infer(machine, name, "still")
+            # Some 13 MB wait for it.
+            infer(machine, name, "large", pad="x" * 2**20)
+            infer(machine, name, "still")
             return outcomes(machine)["uncopied"] > uncopied
 
-        wait_for(is_behind, "requests beyond what Envoy holds for the logger")
+        wait_for(is_behind, "requests beyond what waits for the logger")
     finally:
         process.resume()
-    # What Envoy held is told of; the logger is the same process.
-    wait_for(lambda: len(sink.of("still")) >= 100, "what Envoy held")
+    # What waited is told of; the logger is the same process.
+    wait_for(lambda: len(sink.of("large")) >= 10, "what waited")
     infer(machine, name, "after")
     two(sink, "after")
     assert process.is_running() and outcomes(machine, name)["lost"] == 0

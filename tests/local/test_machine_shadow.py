@@ -263,9 +263,9 @@ def test_copies_that_nobody_takes_delay_nobody(machine: MachineLab, served: str)
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)
     try:
-        # More than Envoy keeps for it.
+        # They wait for it.
         assert all(post(machine, served) == 1.0 for _ in range(400))
-        # More than Envoy may send ahead of it.
+        # More than may wait.
         assert all(post(machine, served, size=2**20) == 1.0 for _ in range(40))
     finally:
         os.kill(process.pid, signal.SIGKILL)

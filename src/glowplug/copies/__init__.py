@@ -1,7 +1,8 @@
-"""Copies of requests and their answers, which Envoy streams to processes of their own.
+"""Copies of requests and their answers, which Envoy makes for processes of their own.
 
 Who wants them, and what for, is not known here.
 
-`child` keeps such a process running, beside the machine; `listening` is what that process does; `copies` takes Envoy's
-streams apart. The shadow and the payload logger have one process each, so that none holds up the other.
+`copy.lua` (`script`) is what Envoy runs to copy; `frames` is what it writes to a socket, `reading` reads the sockets,
+`copies` puts requests and answers together. `child` keeps such a process running, beside the machine; `listening` is
+what that process does. The shadow and the payload logger have one process each, so that none holds up the other.
 """

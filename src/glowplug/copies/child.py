@@ -1,7 +1,8 @@
 """Keeps the process that takes copies running while somebody wants it, and reads what it reports.
 
 Envoy copies requests to that process by itself, see `router.copies`; where it is not there, Envoy goes on without. The
-socket is this side's, and outlives the process: what Envoy copies while the process is starting waits in it.
+socket is this side's, and outlives the process: what Envoy copies while the process is starting waits in it, up to a
+bound.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ _LOG = logging.getLogger(__name__)
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
 # A process that ran for so long had no trouble starting.
 _WELL_AFTER_S = 60.0
-# Connections of Envoy that wait for the process: one a worker thread.
-_BACKLOG = 128
+# Connections of Envoy that wait for the process. Each holds 416 KiB on Linux (see `copy.lua`), and where it is full
+# there is a new one: that is what may wait for a process that starts, or is behind, and it is not the process's memory.
+_BACKLOG = 32
 
 Object = dict[str, Any]
 
@@ -83,7 +85,7 @@ class Child:
 
     async def run(self, path: Path, arguments: Sequence[str]) -> None:
         """Until cancelled. `path` is the socket's, the module gets the arguments behind it."""
-        with _listener(path) as listener:
+        with listening_socket(path) as listener:
             await self._run_wanted(listener, arguments)
 
     async def _run_wanted(self, listener: socket.socket, arguments: Sequence[str]) -> None:
@@ -165,7 +167,7 @@ class Child:
             await self._changed.wait()
 
 
-def _listener(path: Path) -> socket.socket:
+def listening_socket(path: Path) -> socket.socket:
     """A listening socket of the file system that only this user may connect to; what is left over there is replaced."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

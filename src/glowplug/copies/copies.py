@@ -1,27 +1,23 @@
-"""Copies of requests and their answers, as Envoy streams them; for whoever wants them, which is asked of each first.
+"""Requests and their answers, put together of the parts that Envoy copies; for whoever wants them, who is asked first.
 
-Envoy never waits for what is said here: it sends what it has and goes on. A stream is ended as soon as nothing more of
-it is wanted, so that Envoy stops copying. What is held is bounded; beyond that, copies are given up and counted.
+Nobody waits for this. Envoy says nothing of a request that ends before its answer: its client has gone. Such a copy is
+given up when no request can be so old; and whatever is held is bounded: beyond that, the oldest copies are given up.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from glowplug.copies import parts
 from glowplug.copies.exchange import Exchange, Message
-from glowplug.errors import InferenceError
+from glowplug.copies.frames import Part, State
 from glowplug.spec import names
-from glowplug.wire.http2 import Stream, status
 
-_LOG = logging.getLogger(__name__)
-# What a route says of its requests: the names of this metadata start so.
-ABOUT_PREFIX = "x-glowplug-copy-"
+# What a copy takes beside its bodies: headers, objects.
+_OVERHEAD_BYTES = 2048
 
 
 class GivenUp(Enum):
@@ -51,111 +47,85 @@ class _Side:
     chunks: list[bytes] = field(default_factory=list)
     size: int = 0
 
+    def add(self, part: Part) -> int:
+        """So many bytes more are held."""
+        self.headers.update(part.headers)
+        if part.body:
+            self.chunks.append(part.body)
+            self.size += len(part.body)
+        return len(part.body)
+
     def message(self) -> Message:
         return Message(self.headers, self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks))
 
 
 @dataclass(slots=True)
 class _Copy:
-    about: dict[str, str]
+    about: Mapping[str, str]
     began_at: float
-    is_wanted: bool = False
+    # On this clock copies grow old.
+    held_since: float
     request: _Side = field(default_factory=_Side)
     answer: _Side = field(default_factory=_Side)
 
     @property
     def size(self) -> int:
-        return self.request.size + self.answer.size
+        return _OVERHEAD_BYTES + self.request.size + self.answer.size
 
 
 class Copies:
-    """The handler of Envoy's streams, one for each request; `wire.http2.GrpcService` calls it.
+    """Takes the parts, in their order. `now` is monotonic; `held_bytes` is what unfinished copies take now."""
 
-    `held_bytes` is what unfinished copies take now.
-    """
-
-    def __init__(self, consumer: Consumer, *, max_body_bytes: int, max_held_bytes: int) -> None:
+    def __init__(
+        self, consumer: Consumer, *, max_body_bytes: int, max_held_bytes: int, max_age_s: float = 600.0
+    ) -> None:
         self._clock = time.time
         self._consumer = consumer
         self._max_body_bytes = max_body_bytes
         self._max_held_bytes = max_held_bytes
+        self._max_age_s = max_age_s
+        # By number, the oldest first.
+        self._copies: dict[str, _Copy] = {}
         self.held_bytes = 0
 
-    def request(self, stream: Stream, headers: Mapping[str, str]) -> None:
-        """Another request has come to Envoy."""
-        path = headers.get(":path", "")
-        if path != parts.PROCESS:
-            stream.reply_error(status.UNIMPLEMENTED, f"no method {path[:200]}")
+    def take(self, part: Part, now: float) -> None:
+        """The next part of a request, or of its answer. What is not wanted, or was given up, is left alone."""
+        copy = self._copies.get(part.id)
+        if copy is None:
+            copy = self._begun(part, now)
+        if copy is None:
             return
-        about = {k: v for k, v in headers.items() if k.startswith(ABOUT_PREFIX)}
-        stream.state = _Copy(about, self._clock())
-
-    def message(self, stream: Stream, data: bytes) -> None:
-        """A part of it, or of its answer."""
-        copy = stream.state
-        if not isinstance(copy, _Copy):
-            return
-        try:
-            part = parts.parse_part(data)
-        except InferenceError as error:
-            _LOG.exception("Envoy's message cannot be read")
-            self._drop(stream)
-            stream.reply_error(status.INVALID_ARGUMENT, error.message)
-            return
-        if part is not None:
-            self._take(stream, copy, part)
-
-    def ended(self, stream: Stream) -> None:
-        """Envoy has nothing more to say of this one."""
-        self._cut(stream)
-        stream.reply_error(status.OK, "")
-
-    def reset(self, stream: Stream) -> None:
-        """Envoy has gone, or what it copied has."""
-        self._cut(stream)
-
-    def _take(self, stream: Stream, copy: _Copy, part: parts.Part) -> None:
         side = copy.answer if part.is_answer else copy.request
-        if part.headers:
-            side.headers.update(part.headers)
-        if not copy.is_wanted:
-            copy.is_wanted = self._consumer.wants(copy.about, copy.request.headers)
-            if not copy.is_wanted:
-                self._finish(stream)
-                return
-        if part.body:
-            side.chunks.append(part.body)
-            side.size += len(part.body)
-            self.held_bytes += len(part.body)
-        if max(side.size, _announced(part)) > self._max_body_bytes:
-            self._give_up(stream, copy, GivenUp.TOO_LARGE)
-        elif self.held_bytes > self._max_held_bytes:
-            self._give_up(stream, copy, GivenUp.NO_ROOM)
-        elif part.is_last and (part.is_answer or names.COPY_REQUEST_ONLY in copy.about):
-            self._finish(stream)
+        self.held_bytes += side.add(part)
+        if part.state is State.TOO_LARGE or side.size > self._max_body_bytes:
+            self._give_up(part.id, GivenUp.TOO_LARGE)
+        elif part.state is State.LAST and (part.is_answer or names.COPY_REQUEST_ONLY in copy.about):
+            self._drop(part.id)
             messages = copy.request.message(), copy.answer.message()
             self._consumer.copied(Exchange(copy.about, *messages, copy.began_at, self._clock()))
+        while self.held_bytes > self._max_held_bytes:
+            self._give_up(next(iter(self._copies)), GivenUp.NO_ROOM)
 
-    def _give_up(self, stream: Stream, copy: _Copy, why: GivenUp) -> None:
-        self._finish(stream)
-        self._consumer.given_up(copy.about, why)
+    def expire(self, now: float) -> None:
+        """Gives up what is too old to be finished."""
+        while self._copies:
+            id_, copy = next(iter(self._copies.items()))
+            if now - copy.held_since <= self._max_age_s:
+                return
+            self._give_up(id_, GivenUp.CUT)
 
-    def _finish(self, stream: Stream) -> None:
-        self._drop(stream)
-        stream.reply_error(status.OK, "")
+    def _begun(self, part: Part, now: float) -> _Copy | None:
+        """A new copy, if the part begins one that is wanted."""
+        if part.is_answer or not part.about or not self._consumer.wants(part.about, part.headers):
+            return None
+        copy = self._copies[part.id] = _Copy(part.about, self._clock(), now)
+        self.held_bytes += copy.size
+        return copy
 
-    def _cut(self, stream: Stream) -> None:
-        copy = stream.state
-        self._drop(stream)
-        if isinstance(copy, _Copy) and copy.is_wanted:
-            self._consumer.given_up(copy.about, GivenUp.CUT)
+    def _give_up(self, id_: str, why: GivenUp) -> None:
+        self._consumer.given_up(self._drop(id_).about, why)
 
-    def _drop(self, stream: Stream) -> None:
-        if isinstance(stream.state, _Copy):
-            self.held_bytes -= stream.state.size
-        stream.state = None
-
-
-def _announced(part: parts.Part) -> int:
-    length = part.headers.get("content-length", "")
-    return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else 0
+    def _drop(self, id_: str) -> _Copy:
+        copy = self._copies.pop(id_)
+        self.held_bytes -= copy.size
+        return copy

@@ -1,4 +1,7 @@
-"""Which requests ask a model for an answer, and what their path is to the pod. Pure."""
+"""Which requests ask a model for an answer, and what their path is to the pod. Pure.
+
+No other request than a POST is copied, so the method may not be among the headers of a copy.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _CONTROL = "/v2/repository/"
 
 def is_inference(about: Mapping[str, str], request: Mapping[str, str]) -> bool:
     """Whether a request asks a model for an answer, and is no shadow's own."""
-    if request.get(":method") != "POST" or names.SHADOW_HEADER in request:
+    if request.get(":method", "POST") != "POST" or names.SHADOW_HEADER in request:
         return False
     if request.get("content-type", "").startswith("application/grpc"):
         return request.get(":path", "").removeprefix(about.get(names.COPY_PREFIX, "")) == _GRPC_METHOD

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glowplug.spec import logger
+
 
 @dataclass(frozen=True)
 class PayloadsConfig:
     """Bounds of what is copied, kept and sent; sizes are bytes, times seconds."""
 
     # Of one body, a request's or an answer's. What is larger is not told of.
-    max_body_bytes: int = 4 * 1024 * 1024
+    max_body_bytes: int = logger.MAX_BODY_BYTES
     # Of all copies that are being received.
     max_held_bytes: int = 64 * 1024 * 1024
     # Of the events that wait: bytes of all sinks together, and the number for each sink.

@@ -1,6 +1,6 @@
 """Takes copies, makes events of them, sends them to their sinks; nobody waits for this.
 
-What finds no room is dropped and counted, before Envoy copies its body. A sink that hangs holds up its own events only.
+What finds no room is dropped and counted. A sink that hangs holds up its own events only.
 """
 
 from __future__ import annotations

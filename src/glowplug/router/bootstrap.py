@@ -38,8 +38,8 @@ STATISTICS = (
 
 
 def bootstrap(layout: Layout) -> Resource:
-    """The bootstrap. Of the sockets, `admin`, `probe` and `shadow` are Envoy's, `endpoints` is the router's,
-    `admission` the activator's, `copies` the shadow's, and `payloads` the payload logger's."""
+    """The bootstrap. Of the sockets, `admin`, `probe` and `shadow` are Envoy's, `endpoints` is the router's, and
+    `admission` the activator's."""
     dynamic = {
         "cds_config": file_source(layout.xds / CLUSTERS_FILE),
         "lds_config": file_source(layout.xds / LISTENERS_FILE),
@@ -49,7 +49,6 @@ def bootstrap(layout: Layout) -> Resource:
         "clusters": [
             _endpoint_source(layout.endpoints),
             *activation.clusters(layout.admission),
-            *copies.clusters(layout.copies, layout.payloads),
         ],
     }
     return {
@@ -58,7 +57,6 @@ def bootstrap(layout: Layout) -> Resource:
         "admin": {"address": {"pipe": {"path": str(layout.admin), "mode": 0o600}}},
         "dynamic_resources": dynamic,
         "static_resources": static,
-        "layered_runtime": {"layers": [{"name": "glowplug", "static_layer": copies.RUNTIME}]},
         "stats_flush_on_admin": True,
         "stats_config": {
             "stats_matcher": {

@@ -43,6 +43,7 @@ def clear_sockets(layout: Layout, *, keep_folder: bool = False) -> None:
         layout.endpoints,
         layout.admission,
         layout.copies,
+        layout.payloads,
         layout.shadow,
     ):
         path.unlink(missing_ok=True)

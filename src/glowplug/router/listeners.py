@@ -7,6 +7,7 @@ from pathlib import Path
 from glowplug.router import copies, responses
 from glowplug.router.clusters import TYPE, UPGRADES, Resource, file_source, http2_windows
 from glowplug.router.config import RouterConfig
+from glowplug.router.layout import Layout
 from glowplug.router.replies import local_reply
 
 # The ingress, and what the names of the cluster-local listeners start with; also the prefixes of their statistics.
@@ -44,7 +45,7 @@ def local_name(namespace: str, service: str) -> str:
 
 
 def listener(
-    name: str, port: int, routes: str, routes_file: Path, access_log: Path, config: RouterConfig
+    name: str, port: int, routes: str, routes_file: Path, layout: Layout, config: RouterConfig
 ) -> Resource:
     """A listener on `port` of the loopback whose routes, named `routes`, are followed in `routes_file`.
 
@@ -57,13 +58,13 @@ def listener(
         "rds": {"route_config_name": routes, "config_source": file_source(routes_file)},
         "early_header_mutation_extensions": [_name_header(name)],
         "http_filters": [
-            *copies.filters(),
+            *copies.filters(layout),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": TYPE + "envoy.extensions.filters.http.router.v3.Router"},
             },
         ],
-        "access_log": [_access_log(access_log), _busy_time(), responses.outer_log()],
+        "access_log": [_access_log(layout.access_log), _busy_time(), responses.outer_log()],
         "local_reply_config": local_reply(),
         "server_header_transformation": "PASS_THROUGH",
         "normalize_path": True,

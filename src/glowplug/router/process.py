@@ -57,8 +57,6 @@ def envoy_command(binary: Path, bootstrap: Path, config: RouterConfig) -> list[s
         "--concurrency", str(config.concurrency),
         "--disable-hot-restart",
         "--log-level", "warning", "--log-format", "%l %n: %v", "--log-format-escaped",
-        # A line for each copy that could not be made.
-        "--component-log-level", "ext_proc:error",
         "--file-flush-interval-msec", "1000",
         "--drain-time-s", "1",
     ]  # fmt: skip

@@ -163,8 +163,8 @@ class Router:
         return {revision: counted for revision, counted in found.items() if revision in known}
 
     async def uncopied(self) -> int:
-        """How many copies the payload logger did not take, since Envoy started. Raises OSError or TimeoutError while
-        Envoy is not there."""
+        """How many requests could not be copied for the payload logger, since Envoy started. Raises OSError or
+        TimeoutError while Envoy is not there."""
         return 0 if self._layout is None else await admin.count(self._layout.admin, copies.UNCOPIED)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

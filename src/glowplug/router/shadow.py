@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from glowplug.router.clusters import ENTRY, TYPE, Resource
-from glowplug.router.copies import COPIES, turned_on
+from glowplug.router.copies import shadowing
 from glowplug.spec import names
 from glowplug.spec.routes import Shadow
 
@@ -53,7 +53,7 @@ def _told(service: str, revision: str, shadow: str, prefix: str) -> Resource:
         names.COPY_SHADOW: shadow,
         names.COPY_PREFIX: prefix,
     }
-    return turned_on(COPIES, about)
+    return shadowing(about)
 
 
 def timed(route: Resource) -> Resource:

@@ -58,11 +58,11 @@ def snapshot(
     """Everything that `table` asks for. `local_ports`: the port of each (namespace, service) with a local listener."""
     backends = {backend.revision: backend for backend in table.backends}
     served = _served(table, backends)
-    listeners = [listener(INGRESS, port, routes.MAIN, layout.xds / ROUTES_FILE, layout.access_log, config)]
+    listeners = [listener(INGRESS, port, routes.MAIN, layout.xds / ROUTES_FILE, layout, config)]
     for (namespace, service), local_port in sorted(local_ports.items()):
         name = local_name(namespace, service)
         file = layout.xds / LOCAL_FILE
-        listeners.append(listener(name, local_port, LOCAL, file, layout.access_log, config))
+        listeners.append(listener(name, local_port, LOCAL, file, layout, config))
     return Snapshot(
         clusters=_merge(clusters.clusters(backend, config) for backend in served),
         endpoints=_merge(clusters.endpoints(backend) for backend in served),

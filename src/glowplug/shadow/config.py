@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from glowplug.spec import shadowing
+
 
 @dataclass(frozen=True)
 class ShadowConfig:
     """Bounds of what is copied, sent and kept; sizes are bytes, times seconds."""
 
     # Of one body, a request's or an answer's. What is larger is not compared.
-    max_body_bytes: int = 1024 * 1024
+    max_body_bytes: int = shadowing.MAX_BODY_BYTES
     # Of all copies that are being received, or wait. What comes beyond it is dropped.
     max_held_bytes: int = 64 * 1024 * 1024
-    # By revision that is tried: requests at a time, and those that wait for their turn.
+    # By revision that is tried: requests at a time, one and another for so many that wait; and those that may wait.
     concurrency: int = 8
+    waiting_per_worker: int = 8
     max_waiting: int = 64
     # From sending a request to the end of its answer. A revision without pods has to start within it.
     timeout_s: float = 60.0

@@ -85,7 +85,9 @@ class Trials:
             return
         line.waiting.append(exchange)
         self._waiting_bytes += _size(exchange)
-        if line.workers < self._config.concurrency:
+        # Copies come several at once. Tried one after another they leave a caller who comes meanwhile the most.
+        wanted = 1 + len(line.waiting) // self._config.waiting_per_worker
+        if line.workers < min(wanted, self._config.concurrency):
             line.workers += 1
             self._tasks.start_soon(self._work, line, name=f"shadow {shadow}")
 

@@ -24,8 +24,10 @@ MODE = f"{INTERNAL}/logger-mode"
 SINK = f"{INTERNAL}/logger-sink-url"
 METADATA_HEADERS = f"{INTERNAL}/logger-metadata-headers"
 METADATA_ANNOTATIONS = f"{INTERNAL}/logger-metadata-annotations"
-# Of a header's value, Envoy takes 16 KiB; beyond that annotations are left out.
+# It goes with each copy of a request; beyond that annotations are left out.
 _MAX_TEXT = 12 * 1024
+# Of one body, a request's or an answer's; what is larger is not told of.
+MAX_BODY_BYTES = 4 * 1024 * 1024
 # What KServe comes with (ConfigMap inferenceservice-config, `logger.defaultUrl`).
 DEFAULT_URL = "http://default-broker"
 _EXPECTED = (
@@ -57,12 +59,11 @@ class Logger:
         return self.mode in ("all", "response")
 
     def to_text(self) -> str:
-        """As one header can hold it."""
+        """As a route gives it with each copy."""
         fields = asdict(self)
         while len(text := json.dumps(fields, separators=(",", ":"))) > _MAX_TEXT and fields["annotations"]:
             fields["annotations"] = fields["annotations"][:-1]
-        # Envoy would take a percent sign for the beginning of a command.
-        return text.replace("%", "\\u0025")
+        return text
 
     @classmethod
     def from_text(cls, text: str) -> Logger:

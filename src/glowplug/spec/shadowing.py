@@ -14,6 +14,9 @@ from glowplug.errors import Problem
 from glowplug.spec import names
 from glowplug.spec.validation import invalid
 
+# Of one body, a request's or an answer's; what is larger is not tried.
+MAX_BODY_BYTES = 1024 * 1024
+
 _NUMBER = re.compile(r"[0-9]{1,3}(\.[0-9]{1,6})?", re.ASCII)
 _EXPECTED = (
     'must be a number of percent from 0 to 100, such as "20" or "0.5": that share of the requests is also sent to the '

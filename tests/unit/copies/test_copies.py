@@ -1,4 +1,4 @@
-"""Copies from Envoy's messages: whole ones, unwanted ones, cut ones, and what they take."""
+"""Copies from their parts: whole ones, unwanted ones, cut ones, and what they take."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.shadow.messages import ABOUT, REQUEST, body_part, headers_part, trailers_part
 
 from glowplug.copies.copies import Copies, GivenUp
 from glowplug.copies.exchange import Exchange
-from glowplug.copies.parts import PROCESS, parse_part
-from glowplug.wire.http2 import status
+from glowplug.copies.frames import Part, State
+from glowplug.spec import names
 
-START = {":path": PROCESS, "content-type": "application/grpc", **ABOUT}
+ABOUT = {"service": "default/flights"}
+REQUEST = {":path": "/v2/models/flights/infer"}
+ANSWER = {":status": "200"}
+MORE, LAST = State.MORE, State.LAST
 
 
 class Keeper:
@@ -27,7 +29,7 @@ class Keeper:
         self.lost: list[GivenUp] = []
 
     def wants(self, about: Mapping[str, str], request: Mapping[str, str]) -> bool:
-        assert about == ABOUT and request[":method"] == "POST"
+        assert request == REQUEST
         return self.is_wanting
 
     def copied(self, exchange: Exchange) -> None:
@@ -38,117 +40,92 @@ class Keeper:
         self.lost.append(why)
 
 
-class Stream:
-    """As much of `wire.http2.Stream` as a handler uses."""
-
-    def __init__(self) -> None:
-        self.state: Any = None
-        self.code: int | None = None
-
-    def reply_error(self, code: int, text: str) -> None:
-        if self.code is None:
-            self.code = code
+def begin(keeper: Keeper, *, body: int = 1000, held: int = 1_000_000) -> Copies:
+    return Copies(keeper, max_body_bytes=body, max_held_bytes=held, max_age_s=600.0)
 
 
-def begin(keeper: Keeper, *, body: int = 1000, held: int = 10_000) -> tuple[Copies, Stream]:
-    copies = Copies(keeper, max_body_bytes=body, max_held_bytes=held)
-    stream = Stream()
-    copies.request(stream, START)  # type: ignore[arg-type]
-    return copies, stream
+def request(body: bytes = b"", state: State = LAST, id: str = "1", **more: Any) -> Part:
+    return Part(id, False, state, more.pop("about", ABOUT), more.pop("headers", REQUEST), body)
 
 
-def feed(copies: Copies, stream: Stream, *parts: bytes) -> None:
+def answer(body: bytes = b"", state: State = LAST, id: str = "1") -> Part:
+    return Part(id, True, state, {}, ANSWER, body)
+
+
+def feed(copies: Copies, *parts: Part, now: float = 0.0) -> None:
     for part in parts:
-        copies.message(stream, part)  # type: ignore[arg-type]
+        copies.take(part, now)
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.lists(st.binary(max_size=40), max_size=5))
-def test_bodies_come_in_pieces(request: list[bytes], reply: list[bytes]) -> None:
+def test_bodies_come_in_pieces(sent: list[bytes], reply: list[bytes]) -> None:
     keeper = Keeper()
-    copies, stream = begin(keeper)
-    feed(copies, stream, headers_part(False, REQUEST))
-    feed(copies, stream, *[body_part(False, piece) for piece in request], body_part(False, b"", is_last=True))
-    feed(copies, stream, headers_part(True, {":status": "200", "x": "y"}))
-    feed(copies, stream, *[body_part(True, piece) for piece in reply])
-    assert not keeper.exchanges and stream.code is None
-    feed(copies, stream, body_part(True, b".", is_last=True))
+    copies = begin(keeper)
+    feed(copies, request(sent[0], MORE))
+    feed(copies, *[Part("1", False, MORE, body=piece) for piece in sent[1:]], Part("1", False, LAST))
+    feed(copies, *[answer(piece, MORE) for piece in reply])
+    assert not keeper.exchanges
+    feed(copies, Part("1", True, LAST, {}, {"grpc-status": "13"}, b"."))
     (exchange,) = keeper.exchanges
     assert exchange.about == ABOUT
-    assert (exchange.request.headers, exchange.request.body) == (REQUEST, b"".join(request))
-    assert exchange.answer.headers == {":status": "200", "x": "y"}
+    assert (exchange.request.headers, exchange.request.body) == (REQUEST, b"".join(sent))
+    assert exchange.answer.headers == {**(ANSWER if reply else {}), "grpc-status": "13"}
     assert exchange.answer.body == b"".join(reply) + b"."
-    assert stream.code == status.OK and copies.held_bytes == 0 and keeper.lost == []
+    assert exchange.began_at <= exchange.ended_at
+    assert copies.held_bytes == 0 and keeper.lost == []
 
 
-def test_grpcs_status_is_in_the_trailers() -> None:
+def test_of_requests_alone_none_waits_for_its_answer() -> None:
     keeper = Keeper()
-    copies, stream = begin(keeper)
-    feed(copies, stream, headers_part(False, REQUEST, is_last=True), headers_part(True, {":status": "200"}))
-    feed(copies, stream, body_part(True, b"abc"), trailers_part({"grpc-status": "13"}))
-    (exchange,) = keeper.exchanges
-    assert exchange.answer.headers == {":status": "200", "grpc-status": "13"}
+    copies = begin(keeper)
+    feed(copies, request(b"x", about={names.COPY_REQUEST_ONLY: "true"}))
+    assert keeper.exchanges[0].request.body == b"x" and copies.held_bytes == 0
 
 
-def test_what_is_not_wanted_is_ended_at_once() -> None:
+def test_what_is_not_wanted_or_not_known_is_left_alone() -> None:
     keeper = Keeper(is_wanting=False)
-    copies, stream = begin(keeper)
-    feed(copies, stream, headers_part(False, REQUEST))
-    assert stream.code == status.OK
-    # What was on the way.
-    feed(copies, stream, body_part(False, b"x"), headers_part(True, {":status": "200"}, is_last=True))
-    copies.reset(stream)  # type: ignore[arg-type]
-    assert keeper.exchanges == [] and keeper.lost == []
+    copies = begin(keeper)
+    feed(copies, request(b"x", MORE), Part("1", False, LAST), answer(), answer(id="of another life"))
+    assert keeper.exchanges == [] and keeper.lost == [] and copies.held_bytes == 0
 
 
-@pytest.mark.parametrize("is_announced", [True, False])
-def test_a_large_body_is_given_up_as_soon_as_it_is_known(is_announced: bool) -> None:
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (request(b"", State.TOO_LARGE),),
+        (request(b"12345678", MORE), Part("1", False, MORE, body=b"901")),
+        (request(b"1"), answer(b"", State.TOO_LARGE)),
+        (request(b"1"), answer(b"12345678901")),
+    ],
+)
+def test_a_large_body_is_given_up_as_soon_as_it_is_known(parts: tuple[Part, ...]) -> None:
     keeper = Keeper()
-    copies, stream = begin(keeper, body=10)
-    length = {"content-length": "11"} if is_announced else {}
-    feed(copies, stream, headers_part(False, {**REQUEST, **length}))
-    if not is_announced:
-        feed(copies, stream, body_part(False, b"12345678"), body_part(False, b"901"))
-    assert (keeper.lost, stream.code, copies.held_bytes) == ([GivenUp.TOO_LARGE], status.OK, 0)
+    copies = begin(keeper, body=10)
+    feed(copies, *parts)
+    assert (keeper.lost, keeper.exchanges, copies.held_bytes) == ([GivenUp.TOO_LARGE], [], 0)
+    feed(copies, answer())
+    assert keeper.exchanges == []
 
 
-def test_all_together_take_no_more_than_their_limit() -> None:
+def test_all_together_take_no_more_than_their_limit_and_the_oldest_go() -> None:
     keeper = Keeper()
-    copies, first = begin(keeper, held=15)
-    second = Stream()
-    copies.request(second, START)  # type: ignore[arg-type]
-    for stream in (first, second):
-        feed(copies, stream, headers_part(False, REQUEST), body_part(False, b"1234567890"))
-    assert (keeper.lost, first.code, second.code) == ([GivenUp.NO_ROOM], None, status.OK)
-    assert copies.held_bytes == 10
+    copies = begin(keeper, held=10_000)
+    for number in range(100):
+        feed(copies, request(b"x" * 500, id=str(number)))
+        assert copies.held_bytes <= 10_000
+    assert set(keeper.lost) == {GivenUp.NO_ROOM} and 90 < len(keeper.lost) < 100
+    feed(copies, answer(id="0"), answer(id="99"))
+    assert len(keeper.exchanges) == 1
 
 
-@pytest.mark.parametrize("how", ["reset", "ended"])
-def test_a_request_that_ends_before_its_answer(how: str) -> None:
+def test_a_request_whose_answer_never_comes_is_given_up_when_it_is_too_old() -> None:
     keeper = Keeper()
-    copies, stream = begin(keeper)
-    feed(copies, stream, headers_part(False, REQUEST), body_part(False, b"123"))
-    getattr(copies, how)(stream)
-    assert (keeper.lost, keeper.exchanges, copies.held_bytes) == ([GivenUp.CUT], [], 0)
-
-
-def test_another_method_is_refused() -> None:
-    copies, stream = Copies(Keeper(), max_body_bytes=1, max_held_bytes=1), Stream()
-    copies.request(stream, {":path": "/x"})  # type: ignore[arg-type]
-    feed(copies, stream, headers_part(False, REQUEST))
-    assert stream.code == status.UNIMPLEMENTED
-
-
-@given(st.binary(max_size=60))
-def test_any_bytes_are_survived(data: bytes) -> None:
-    keeper = Keeper(is_wanting=True)
-    keeper.wants = lambda about, request: True  # type: ignore[method-assign]
-    copies, stream = begin(keeper)
-    feed(copies, stream, data)
-    copies.reset(stream)  # type: ignore[arg-type]
-    assert copies.held_bytes == 0
-
-
-def test_a_header_that_comes_twice_is_joined() -> None:
-    both = headers_part(False, {"a": "1", "b": "2"}).replace(b"\x01b", b"\x01a")
-    part = parse_part(both)
-    assert part is not None and part.headers == {"a": "1,2"}
+    copies = begin(keeper)
+    feed(copies, request(id="1"), now=0.0)
+    feed(copies, request(id="2"), now=400.0)
+    copies.expire(600.0)
+    assert keeper.lost == []
+    copies.expire(601.0)
+    assert keeper.lost == [GivenUp.CUT]
+    feed(copies, answer(id="1"), answer(id="2"))
+    assert len(keeper.exchanges) == 1 and copies.held_bytes == 0

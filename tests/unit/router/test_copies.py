@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glowplug.copies.script import ROUTE
 from glowplug.router.copies import COPIES, PAYLOADS, logged
 from glowplug.router.ways import way
 from glowplug.spec import names
@@ -30,10 +32,15 @@ def clusters_of(entry: RouteEntry, **loggers: Logger | None) -> list[dict[str, A
     return found
 
 
-def about(cluster: dict[str, Any], name: str = PAYLOADS) -> dict[str, str]:
+def route(cluster: dict[str, Any], name: str = PAYLOADS) -> list[str]:
+    """The lines of the settings that the script gets: what is said, which parts, the names of headers."""
     config = cluster.get("typed_per_filter_config", {}).get(name)
-    pairs = config["overrides"]["grpc_initial_metadata"] if config else ()
-    return {pair["key"]: pair["value"] for pair in pairs}
+    return config["filter_context"][ROUTE].split("\n") if config else ["{}", "", ""]
+
+
+def about(cluster: dict[str, Any], name: str = PAYLOADS) -> dict[str, str]:
+    found: dict[str, str] = json.loads(route(cluster, name)[0])
+    return found
 
 
 def entry(canary: int = 0, shadow: Shadow | None = None) -> RouteEntry:
@@ -57,11 +64,15 @@ def test_each_revision_has_its_own_logger() -> None:
     assert found == ["http://sink/", "http://other/"]
 
 
-def test_of_requests_alone_no_answer_is_copied() -> None:
-    (cluster,) = clusters_of(entry(), stable=replace(LOGGER, mode="request"))
-    overrides = cluster["typed_per_filter_config"][PAYLOADS]["overrides"]
-    assert overrides["processing_mode"]["response_header_mode"] == "SKIP"
-    assert names.COPY_REQUEST_ONLY in about(cluster)
+@pytest.mark.parametrize(("mode", "parts"), [("all", ""), ("request", "request"), ("response", "answer")])
+def test_only_what_is_told_of_is_copied(mode: str, parts: str) -> None:
+    headers = ("X-User", "no name", "x-user", "ce-id")
+    (cluster,) = clusters_of(entry(), stable=replace(LOGGER, mode=mode, headers=headers))
+    _, copied, wanted = route(cluster)
+    assert copied == parts and (names.COPY_REQUEST_ONLY in about(cluster)) == (mode == "request")
+    assert sorted(wanted.split()) == [
+        ":path", "ce-id", "content-type", "inference-header-content-length", "x-glowplug-shadow", "x-user",
+    ]  # fmt: skip
 
 
 def test_a_shadow_and_a_logger_take_their_copies_apart() -> None:

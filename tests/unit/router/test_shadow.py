@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.router.tables import CONFIG
 
+from glowplug.copies.script import ROUTE
 from glowplug.router.copies import COPIES
 from glowplug.router.routes import main_routes
 from glowplug.router.shadow import weights
@@ -91,8 +93,9 @@ def test_the_copies_say_what_they_are_copies_of() -> None:
     routes = action["action"]["typed_config"]["routes"]
     for route in routes:
         (cluster,) = route["route"]["weighted_clusters"]["clusters"]
-        told = cluster["typed_per_filter_config"][COPIES]["overrides"]["grpc_initial_metadata"]
-        assert {pair["key"]: pair["value"] for pair in told} == {
+        told, parts, headers = cluster["typed_per_filter_config"][COPIES]["filter_context"][ROUTE].split("\n")
+        assert (parts, headers) == ("", "")
+        assert json.loads(told) == {
             names.COPY_SERVICE: "default/flights",
             names.COPY_REVISION: STABLE,
             names.COPY_SHADOW: CANARY,

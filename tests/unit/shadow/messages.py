@@ -1,4 +1,4 @@
-"""Requests, answers, and Envoy's messages about them, for the tests of the shadow."""
+"""Requests and answers, for the tests of the shadow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import orjson
 from glowplug.copies.exchange import Exchange, Message
 from glowplug.spec import names
 from glowplug.wire import v2_grpc, v2_json
-from glowplug.wire.protobuf import field_bytes, field_text, field_varint
 from glowplug.wire.tensors import InferResponse, Tensor
 
 GRPC_PATH = "/inference.GRPCInferenceService/ModelInfer"
@@ -49,21 +48,3 @@ def as_grpc(*values: float, code: int = 0) -> Message:
 
 def exchange(body: bytes = b"{}", reply: Message | None = None, **about: str) -> Exchange:
     return Exchange({**ABOUT, **about}, Message(REQUEST, body), reply or as_v2(1.0))
-
-
-def headers_part(is_answer: bool, headers: dict[str, str], *, is_last: bool = False) -> bytes:
-    """A ProcessingRequest with headers; half of the values in one field and half in the other, as Envoy may."""
-    pairs = [
-        field_bytes(1, field_text(1, name) + field_text(2 + n % 2, value))
-        for n, (name, value) in enumerate(headers.items())
-    ]
-    return field_bytes(3 if is_answer else 2, field_bytes(1, b"".join(pairs)) + field_varint(3, is_last))
-
-
-def body_part(is_answer: bool, body: bytes, *, is_last: bool = False) -> bytes:
-    return field_bytes(5 if is_answer else 4, field_bytes(1, body) + field_varint(2, is_last))
-
-
-def trailers_part(headers: dict[str, str]) -> bytes:
-    pairs = [field_bytes(1, field_text(1, name) + field_text(3, value)) for name, value in headers.items()]
-    return field_bytes(7, field_bytes(1, b"".join(pairs)))

@@ -1,0 +1,59 @@
+"""The script by which Envoy copies requests and answers: `copy.lua`, for one socket. See there what it does.
+
+It is run by Envoy's Lua filter, which has LuaJIT with its foreign functions.
+https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/lua_filter
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+# The key of the filter's context, under which a route gives its settings.
+ROUTE = "route"
+
+
+class Parts(Enum):
+    """What is copied of an exchange."""
+
+    ALL = ""
+    REQUEST = "request"
+    ANSWER = "answer"  # and of the request its headers
+
+
+def route(about: Mapping[str, str], parts: Parts = Parts.ALL, headers: Iterable[str] = ()) -> str:
+    """The settings of a route: what is said of its requests with each copy, and what is copied of them.
+
+    Of a request's headers those with these names are copied, all if there are none. `copy.lua` reads it.
+    """
+    told = json.dumps(about, separators=(",", ":"))
+    return "\n".join((told, parts.value, " ".join(dict.fromkeys(headers))))
+
+
+def source(socket: Path, name: str, max_body_bytes: int, answer_headers: Iterable[str]) -> str:
+    """The script for copies to that socket. `name` is its own in Envoy's metadata of a request.
+
+    A body larger than `max_body_bytes` is not copied. Of an answer's headers those with these names are, and gRPC's
+    status.
+    """
+    constants = {
+        "SOCKET": _text(str(socket)),
+        "NAME": _text(name),
+        "MAX_BODY_BYTES": str(max_body_bytes),
+        "ANSWER_HEADERS": "{" + ", ".join(map(_text, answer_headers)) + "}",
+    }
+    lines = [f"local {key} = {value}" for key, value in constants.items()]
+    return "\n".join([*lines, _script()])
+
+
+def _text(value: str) -> str:
+    """As Lua reads any text back: its bytes, by their numbers."""
+    return '"' + "".join(f"\\{byte:03}" for byte in value.encode()) + '"'
+
+
+@cache
+def _script() -> str:
+    return Path(__file__).with_name("copy.lua").read_text("utf-8")
