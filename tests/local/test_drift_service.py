@@ -340,13 +340,35 @@ def test_another_profile_is_taken_up_and_begins_anew(tmp_path: pathlib.Path, sin
         assert first["ce-id"] != second["ce-id"]
 
 
+def test_a_model_that_is_still_to_be_trained_has_no_profile(tmp_path: pathlib.Path, sink: Sink) -> None:
+    """Knative gives up for good on a pod that does not become ready: it is, and refuses what it cannot count."""
+    detector = Detector(tmp_path, sink.url, "--reload_s=0.1")
+    with contextlib.closing(detector):
+        (tmp_path / PROFILE_FILE).unlink()
+        detector.start()
+        assert "nothing is counted yet" in detector.said()
+        assert detector.client.get(f"{detector.url}/healthz").status_code == 200
+        assert detector.client.get(f"{detector.url}/metrics").text == ""
+        first, *others = parts(stream(120, width=2), 30)
+        assert detector.send(first) == 503
+        # Half of it, as a copy that is under way leaves it.
+        (tmp_path / PROFILE_FILE).write_bytes(profile(4000).to_json()[:100])
+        assert detector.send(first) == 503
+        (tmp_path / PROFILE_FILE).write_bytes(profile(4000).to_json())
+        until(lambda: detector.send(first) == 202, detector.said)
+        for part in others:
+            assert detector.send(part) == 202
+        sink.events.get(timeout=DEADLINE_S)
+
+
 def test_what_is_set_wrong_is_told_in_a_line(tmp_path: pathlib.Path) -> None:
+    (tmp_path / PROFILE_FILE).write_bytes(b"{")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}/eventing/drift-detector/src"}
     for flags, said, status in (
         ([], "both are needed", 2),
         (["--inferenceservice=f", "--profile=/x", "--needed=9"], "needed = 9", 2),
         (["--inferenceservice=f", "--profile=/x", "--sink=ftp://x"], "expected an http or https URL", 2),
-        (["--inferenceservice=f", f"--profile={tmp_path}", f"--state={tmp_path}"], "profile.json cannot be read", 1),
+        (["--inferenceservice=f", f"--profile={tmp_path}", f"--state={tmp_path}"], "profile", 1),
     ):  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-m", "glowplug_drift_detector", "--http_port=0", *flags],

@@ -75,7 +75,7 @@ class Judged:
 
 
 class Detector:
-    """`on_judged` is told of every window; `counts` are events by outcome, `losses` by revision: rows, |e|, e²."""
+    """`on_judged` is told of every window; `counts` are events by outcome, `losses` by version: rows, |e|, e²."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class Detector:
         own = self._prediction.count(predicted)
         counts[: len(own) - 1], counts[-1] = own[:-1], own[-1]
         slot.add_predictions(counts)
-        event_id, revision = event.text("id"), payloads.revision_of(event)
+        event_id, revision = event.text("id"), payloads.version_of(event)
         values = predicted.astype(np.float64)
         for name in dict.fromkeys(filter(None, (own_id, event_id))):
             early = self._store.early(name)

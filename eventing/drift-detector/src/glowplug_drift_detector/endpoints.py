@@ -1,6 +1,6 @@
 """HTTP around the detector.
 
-POST /     CloudEvents in any form: 202 once they are on the disk
+POST /     CloudEvents in any form: 202 once they are on the disk; 503 as long as there is no profile
 GET  /metrics, GET /healthz
 """
 
@@ -17,12 +17,20 @@ from glowplug.drift.service import Service
 from glowplug.serving.http import HttpRequest, HttpResponse
 from glowplug.serving.http_client import HttpClient
 
+_NO_PROFILE = HttpResponse(
+    503,
+    orjson.dumps(
+        {"error": "there is no profile yet: no model was trained, or --profile names another place"}
+    ),
+    {"content-type": "application/json", "retry-after": "10"},
+)
+
 
 class Endpoints:
-    """Answers for a `Service` that runs."""
+    """Answers for a `Service` that runs; None as long as there is nothing to compare with."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service | None = None) -> None:
+        self.service = service
 
     def begin(self, request: HttpRequest, done: Callable[[HttpResponse], None]) -> None:
         """Every request is for `answer`."""
@@ -33,13 +41,16 @@ class Endpoints:
         if request.method != "POST" or request.path.strip("/"):
             message = f"{request.method} {request.path[:200]} is not here, expected POST /"
             return HttpResponse(404, orjson.dumps({"error": message}), {"content-type": "application/json"})
-        reply = await self._service.take(request.headers, request.body)
+        if self.service is None:
+            return _NO_PROFILE
+        reply = await self.service.take(request.headers, request.body)
         body = orjson.dumps({"error": reply.message}) if reply.message else b""
         return HttpResponse(reply.status, body, {"content-type": "application/json", **reply.headers})
 
     async def _told(self, request: HttpRequest) -> HttpResponse:
         if request.path == "/metrics":
-            return HttpResponse(200, (await self._service.metrics()).encode(), {"content-type": CONTENT_TYPE})
+            page = await self.service.metrics() if self.service else ""
+            return HttpResponse(200, page.encode(), {"content-type": CONTENT_TYPE})
         if request.path == "/healthz":
             return HttpResponse(200, b"ok", {"content-type": "text/plain"})
         return HttpResponse(404, b"", {})
