@@ -7,8 +7,10 @@ import os
 import pathlib
 import resource
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +18,13 @@ from dataclasses import replace
 import httpx2
 import pytest
 from local.apiserver_fixture import ApiLab, api_server
+from local.event_sink import EventSink
 from local.retraining_lab import DRIFT, REQUESTED, event, steps, wait_until
 from local.retraining_lab import settings as lab_settings
-from local.test_machine_eventing import Sink
 from local.test_retraining_gitops import MANIFEST, OLD, Repository
 from unit.features.lab import free_ports
 from unit.pipelines import toy
+from unit.registry.lab import with_tables
 
 from glowplug.errors import StorageError
 from glowplug.operators.api import connection
@@ -30,7 +33,7 @@ from glowplug.registry.models import CHALLENGER, RegistryConfig, resolve
 from glowplug_pipelines import making
 from glowplug_pipelines.retraining import retrain
 from glowplug_pipelines.run import open_run, read_status, run_folder
-from glowplug_pipelines.steps import DATASET, REGISTER, dataset
+from glowplug_pipelines.steps import CHAMPION, DATASET, REGISTER, dataset
 from glowplug_pipelines.steps.registering import TAGS
 from glowplug_pipelines.triggering.result import Ending, Surroundings
 from glowplug_pipelines.triggering.state import Running
@@ -55,23 +58,25 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiLab]:
             "spec": {"predictor": {"model": {"modelFormat": {"name": "xgboost"}, "storageUri": OLD}}},
         }
         lab.kubectl("apply", "-f", "-", stdin=json.dumps(isvc))
+        status = {"components": {"predictor": {"latestReadyRevision": "flights-predictor-00001"}}}
+        patch = json.dumps({"status": status})
+        lab.kubectl("patch", "isvc", "flights", "--subresource=status", "--type=merge", "-p", patch)
         yield lab
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    found = Sink()
-    yield found
-    found.close()
+def sink() -> Iterator[EventSink]:
+    with EventSink() as found:
+        yield found
 
 
 @pytest.fixture
-def around(lab: ApiLab, sink: Sink) -> Iterator[Surroundings]:
+def around(lab: ApiLab, sink: EventSink) -> Iterator[Surroundings]:
     yield Surroundings(connection(lab.config.kubeconfig, None), sink.url, holder="test")
     lab.kubectl("delete", "configmaps,events", "--all")
 
 
-def failure(sink: Sink) -> dict[str, str]:
+def failure(sink: EventSink) -> dict[str, str]:
     """The data of the one event that tells of a failed run."""
     ((_, body),) = sink.of_type("dev.glowplug.retraining.failed")
     return dict(json.loads(body))
@@ -115,11 +120,14 @@ class Server:
 
 
 def test_an_mlflow_server_that_is_killed_while_a_model_is_registered(
-    around: Surroundings, sink: Sink, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    around: Surroundings,
+    sink: EventSink,
+    tmp_path: pathlib.Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    files = RegistryConfig.local(tmp_path / "mlflow")
-    (tmp_path / "mlflow").mkdir()
+    files = with_tables(tmp_path / "mlflow", tmp_path_factory)
     server = Server(tmp_path, files)
     settings = toy.settings(tmp_path / "work", replace(files, uri=server.url), "flights")
     asked = event(REQUESTED, "1", {"to": "2026-03-02T00:00:00Z", "pastGate": True})
@@ -145,6 +153,29 @@ def test_an_mlflow_server_that_is_killed_while_a_model_is_registered(
     assert (again.ending, again.run) == (Ending.DEPLOYED, failed.run), again
     assert resolve(files, "flights", CHALLENGER).version == "1"
     assert half_registered(files, "flights", TAGS) == []
+
+
+def test_an_mlflow_server_that_never_answers_is_not_waited_for(
+    around: Surroundings, sink: EventSink, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections, as one does whose database hangs."""
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        files = RegistryConfig.local(tmp_path / "mlflow")
+        settings = toy.settings(tmp_path / "work", replace(files, uri=url), "flights")
+        asked = event(REQUESTED, "1", {"to": "2026-03-02T00:00:00Z"})
+        started = time.monotonic()
+        failed = retrain(settings, asked, around, making.make)
+        took_s = time.monotonic() - started
+    assert failed.is_failure and url in failed.reason and "timed out" in failed.reason, failed
+    assert failure(sink)["reason"] == failed.reason
+    status = read_status(run_folder(settings.work_dir, "flights", failed.run))
+    assert status is not None
+    assert (status.state, status.step) == ("failed", CHAMPION)
+    # Twice 6 s and a pause; the rest is for a busy computer, and less than one of MLflow's own timeouts.
+    assert took_s < 100
 
 
 @contextmanager
@@ -175,7 +206,7 @@ def test_a_disk_that_is_full_ends_a_step_and_the_same_run_goes_on(tmp_path: path
 
 
 def test_a_manifest_that_was_edited_meanwhile_is_left_and_told(
-    around: Surroundings, sink: Sink, tmp_path: pathlib.Path
+    around: Surroundings, sink: EventSink, tmp_path: pathlib.Path
 ) -> None:
     repository = Repository(tmp_path)
     git = {"repository": str(repository.bare), "path": "flights/isvc.yaml", "base": "main"}

@@ -14,12 +14,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 from unit.features.lab import FLIGHTS_VIEW
+from unit.registry.lab import with_tables
 
 from glowplug.cli.pipelines import app
 from glowplug.errors import FeatureError
 from glowplug.features import offline
 from glowplug.features.parse import parse_view, read_view
-from glowplug.registry.models import RegistryConfig, download
+from glowplug.registry.models import download
 from glowplug_flights.tables import build_tables
 from glowplug_flights.workload import Flights
 from glowplug_pipelines.run import read_status
@@ -41,7 +42,7 @@ _START, _STOP = "2013-03-01", "2013-04-01"
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The offline tables of March, and settings for a month."""
     place = tmp_path_factory.mktemp("flights")
-    registry = RegistryConfig.local(place / "mlflow")
+    registry = with_tables(place / "mlflow", tmp_path_factory)
     (place / "pipeline.yaml").write_text(
         yaml.safe_dump(
             {

@@ -14,6 +14,7 @@ from local.machine_lab import MachineLab, inference_service, write_model
 from local.retraining_lab import REQUESTED
 from typer.testing import CliRunner, Result
 from unit.pipelines.toy import Toy
+from unit.registry.lab import with_tables
 
 from glowplug.cli.pipelines import app
 from glowplug.errors import GlowplugError
@@ -43,9 +44,9 @@ class Served(Toy):
 class Place:
     """A machine that serves a first model, and a pipeline's settings."""
 
-    def __init__(self, machine: MachineLab, folder: pathlib.Path) -> None:
+    def __init__(self, machine: MachineLab, folder: pathlib.Path, registry: RegistryConfig) -> None:
         self.machine, self.folder = machine, folder
-        self.registry = RegistryConfig.local(folder / "mlflow")
+        self.registry = registry
         window = {"days": 30, "holdoutDays": 10, "validationDays": 3, "gapHours": 6, "minTrainingRows": 500}
         settings = {
             "model": "flights",
@@ -74,17 +75,17 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("commands")
-    lab = MachineLab(folder / "data")
+def place(machine: MachineLab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The shared machine, which is left as it was."""
+    folder, lab = tmp_path_factory.mktemp("commands"), machine
     try:
-        lab.up("--no-warm-pool")
         write_model(folder / "first")
         lab.apply(inference_service("flights", folder / "first"))
         lab.wait_ready("flights")
-        yield Place(lab, folder)
+        yield Place(lab, folder, with_tables(folder / "mlflow", tmp_path_factory))
     finally:
-        lab.close()
+        lab.kubectl("delete", "configmaps,events", "--all")
+        lab.delete("flights")
 
 
 def test_an_event_is_answered_and_its_version_serves(place: Place) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from local import retraining_lab
 from local.apiserver_fixture import ApiLab, api_server
+from local.event_sink import EventSink
 from local.retraining_lab import DRIFT, REQUESTED, event, steps, wait_until
-from local.test_machine_eventing import Sink
 
 from glowplug.errors import ApiError, ConfigError, FeatureError, StorageError
 from glowplug.operators.api import connection
@@ -55,10 +55,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    found = Sink()
-    yield found
-    found.close()
+def sink() -> Iterator[EventSink]:
+    with EventSink() as found:
+        yield found
 
 
 @pytest.fixture
@@ -77,12 +76,19 @@ def service(lab: ApiLab) -> Iterator[None]:
         "spec": {"predictor": {"model": {"modelFormat": {"name": "xgboost"}, "storageUri": OLD}}},
     }
     lab.kubectl("apply", "-f", "-", stdin=json.dumps(isvc))
+    has_served(lab)
     yield
     lab.kubectl("delete", "isvc/flights", "events", "--all", "--ignore-not-found", code=None)
     lab.kubectl("delete", "isvc,events,configmaps", "--all")
 
 
-def around(lab: ApiLab, sink: Sink | None = None, holder: str = "test") -> Surroundings:
+def has_served(lab: ApiLab, revision: str | None = "flights-predictor-00001") -> None:
+    """No controller runs: what it would say of the predictor."""
+    patch = {"status": {"components": {"predictor": {"latestReadyRevision": revision}}}}
+    lab.kubectl("patch", "isvc", "flights", "--subresource=status", "--type=merge", "-p", json.dumps(patch))
+
+
+def around(lab: ApiLab, sink: EventSink | None = None, holder: str = "test") -> Surroundings:
     return Surroundings(connection(lab.config.kubeconfig, None), sink.url if sink else "", holder=holder)
 
 
@@ -107,7 +113,7 @@ def rollout(type: str, **data: Any) -> CloudEvent:
 
 @pytest.mark.usefixtures("service")
 def test_a_run_deploys_and_tells_and_the_rollout_makes_it_champion(
-    lab: ApiLab, sink: Sink, tmp_path: pathlib.Path, registry: pathlib.Path
+    lab: ApiLab, sink: EventSink, tmp_path: pathlib.Path, registry: pathlib.Path
 ) -> None:
     settings = retraining_lab.settings(tmp_path, registry=registry)
     ran = retrain(settings, event(DRIFT, "1", {"episode": "e"}), around(lab, sink), steps())
@@ -165,7 +171,7 @@ def test_a_rollback_rejects_the_challenger_and_others_rollouts_change_nothing(
 
 @pytest.mark.usefixtures("service")
 def test_ten_at_once_make_one_run(
-    lab: ApiLab, sink: Sink, tmp_path: pathlib.Path, registry: pathlib.Path
+    lab: ApiLab, sink: EventSink, tmp_path: pathlib.Path, registry: pathlib.Path
 ) -> None:
     settings = retraining_lab.settings(tmp_path, {"leaseSeconds": 30}, registry=registry)
     runs, others = [], threading.Event()
@@ -220,7 +226,7 @@ def test_what_waits_is_started_by_the_process_that_ends(
     ],
 )
 def test_a_run_that_fails_is_seen_and_can_be_tried_again(
-    lab: ApiLab, sink: Sink, tmp_path: pathlib.Path, registry: pathlib.Path, error: Exception, said: str
+    lab: ApiLab, sink: EventSink, tmp_path: pathlib.Path, registry: pathlib.Path, error: Exception, said: str
 ) -> None:
     settings, broken = retraining_lab.settings(tmp_path, registry=registry), [error]
 
@@ -242,7 +248,7 @@ def test_a_run_that_fails_is_seen_and_can_be_tried_again(
 
 @pytest.mark.usefixtures("service")
 def test_an_edit_by_a_person_during_the_run_is_a_conflict(
-    lab: ApiLab, sink: Sink, tmp_path: pathlib.Path, registry: pathlib.Path
+    lab: ApiLab, sink: EventSink, tmp_path: pathlib.Path, registry: pathlib.Path
 ) -> None:
     def during(running: Running, progress: Progress) -> None:
         spec = {"spec": {"predictor": {"model": {"storageUri": "s3://by/hand"}}}}
@@ -386,6 +392,16 @@ def test_a_storage_uri_written_by_hand_beside_our_annotation_promotes_nothing(
         lab.kubectl("delete", "revision", "flights-predictor-00002")
 
 
+@pytest.mark.usefixtures("service")
+def test_the_first_version_that_serves_has_no_rollout_to_wait_for(
+    lab: ApiLab, sink: EventSink, tmp_path: pathlib.Path, registry: pathlib.Path
+) -> None:
+    has_served(lab, None)
+    settings = retraining_lab.settings(tmp_path, deploying={"readySeconds": 0.5}, registry=registry)
+    failed = retrain(settings, event(DRIFT, "1"), around(lab, sink), steps())
+    assert "not ready after 0.5 s" in failed.reason, "it waited until it serves, and nothing else"
+
+
 def without_rollout(lab: ApiLab) -> None:
     lab.kubectl("annotate", "isvc", "flights", "glowplug.dev/rollout-steps-")
 
@@ -397,7 +413,7 @@ def write_uri(lab: ApiLab, uri: str) -> None:
 
 @pytest.mark.usefixtures("service")
 def test_a_version_that_never_gets_ready_is_rejected_and_what_was_there_is_put_back(
-    lab: ApiLab, sink: Sink, tmp_path: pathlib.Path, registry: pathlib.Path
+    lab: ApiLab, sink: EventSink, tmp_path: pathlib.Path, registry: pathlib.Path
 ) -> None:
     """Nothing makes this InferenceService ready: no controller runs."""
     without_rollout(lab)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
+from local.event_sink import EventSink
 from local.machine_lab import MachineLab, inference_service, write_model
 from local.retraining_lab import DRIFT, event
 from local.s3_lab import ACCESS_KEY, REGION, S3, SECRET_KEY
-from local.test_machine_eventing import Sink
+from unit.registry.lab import with_tables
 
 from glowplug.operators.api import connection
-from glowplug.registry.models import CHALLENGER, CHAMPION, Candidate, RegistryConfig, register, resolve
+from glowplug.registry.models import CHALLENGER, CHAMPION, Candidate, register, resolve
 from glowplug_pipelines.retraining import retrain
 from glowplug_pipelines.settings import Settings
 from glowplug_pipelines.triggering.result import Ending, Made, Steps, Surroundings
@@ -46,10 +48,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineLab]:
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    found = Sink()
-    yield found
-    found.close()
+def sink() -> Iterator[EventSink]:
+    with EventSink() as found:
+        yield found
 
 
 def steps(s3: S3, cuts: list[str]) -> Steps:
@@ -69,11 +70,16 @@ def steps(s3: S3, cuts: list[str]) -> Steps:
 
 
 def test_a_version_in_s3_is_served_with_a_secret_and_s3_gone_is_told(
-    machine: MachineLab, s3: S3, sink: Sink, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    machine: MachineLab,
+    s3: S3,
+    sink: EventSink,
+    tmp_path: pathlib.Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    registry = RegistryConfig(f"sqlite:///{tmp_path}/mlflow.db", "s3://models/mlflow")
+    registry = replace(with_tables(tmp_path, tmp_path_factory), artifacts="s3://models/mlflow")
     write_model(tmp_path / "first")
     first = register(registry, Candidate("flights", tmp_path / "first"), alias=CHAMPION)
     assert first.storage_uri.startswith("s3://models/mlflow/")

@@ -9,13 +9,21 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from local.event_sink import EventSink
 from local.machine_lab import MachineLab, Object, inference_service, wait_for
-from local.test_machine_eventing import SINK_KIND, Sink, address, broker, jobs, ready, trigger
+from local.test_machine_eventing import SINK_KIND, address, broker, jobs, ready, trigger
+from unit.registry.lab import with_tables
 
-from glowplug.registry.models import CHAMPION, RegistryConfig, resolve
+from glowplug.registry.models import CHAMPION, resolve
 
 # MLflow asks SQLAlchemy for what its next release no longer has.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    # Half a minute on a quiet computer; the time is for one that many others use.
+    pytest.mark.timeout(600),
+]
 ROOT = pathlib.Path(__file__).parents[2]
 DRIFT = "dev.glowplug.drift.detected"
 # What `glowplug pipelines retrain` does, with steps of a second.
@@ -47,22 +55,21 @@ sys.exit(result.is_failure)
 """
 
 
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MachineLab]:
-    lab = MachineLab(tmp_path_factory.mktemp("triggers") / "data")
-    lab.up("--no-warm-pool")
-    yield lab
-    lab.close()
+@pytest.fixture
+def cleared(machine: MachineLab) -> Iterator[MachineLab]:
+    """The shared machine, which is left as it was."""
+    yield machine
+    machine.kubectl("delete", "triggers,brokers,jobsinks,jobs,configmaps,events", "--all")
+    machine.delete("flights")
 
 
 @pytest.fixture
-def sink() -> Iterator[Sink]:
-    found = Sink()
-    yield found
-    found.close()
+def sink() -> Iterator[EventSink]:
+    with EventSink() as found:
+        yield found
 
 
-def job_sink(machine: MachineLab, folder: pathlib.Path, sink: Sink) -> Object:
+def job_sink(machine: MachineLab, folder: pathlib.Path, sink: EventSink) -> Object:
     paths = (ROOT / "src", ROOT / "pipelines/src", ROOT / "tests")
     environment = {
         "KUBECONFIG": str(machine.directory.kubeconfig),
@@ -89,8 +96,13 @@ def send(machine: MachineLab, url: str, type: str, id: str, subject: str, data: 
 
 
 def test_ten_drift_events_make_ten_jobs_and_one_run_whose_version_serves(
-    machine: MachineLab, small_model: pathlib.Path, tmp_path: pathlib.Path, sink: Sink
+    cleared: MachineLab,
+    small_model: pathlib.Path,
+    tmp_path: pathlib.Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    sink: EventSink,
 ) -> None:
+    machine, registry = cleared, with_tables(tmp_path / "mlflow", tmp_path_factory)
     machine.apply(
         inference_service("flights", small_model),
         broker("default", delivery={"retry": 3, "backoffDelay": "PT0.5S"}),
@@ -125,7 +137,7 @@ def test_ten_drift_events_make_ten_jobs_and_one_run_whose_version_serves(
     assert endings.count("deployed") == 1 and set(endings) <= {"deployed", "skipped", "waiting"}, logs
     assert not any(each["status"].get("failed") for each in jobs(machine, "retrain-flights"))
 
-    version = resolve(RegistryConfig.local(tmp_path / "mlflow"), "flights", CHAMPION)
+    version = resolve(registry, "flights", CHAMPION)
     isvc = machine.wait_ready("flights")
     assert isvc["spec"]["predictor"]["model"]["storageUri"] == version.storage_uri
     assert machine.infer("flights", [[0.1, 0.2, 0.3]]).status_code == 200

@@ -20,9 +20,10 @@ from glowplug.features import offline
 from glowplug.features.offline_training import training_set
 from glowplug.features.parse import read_view
 from glowplug.features.view import FeatureView
+from glowplug.registry.signature import Signature
 from glowplug_flights import dataset
 from glowplug_flights.training import MODEL_FILE, PARAMS, ROUNDS, Part, fit, save
-from glowplug_pipelines.rows import Float32s, Float64s, Rows, Texts
+from glowplug_pipelines.rows import Float64s, Rows, Texts
 from glowplug_pipelines.settings import Settings, Span
 from glowplug_pipelines.workload import Progress
 
@@ -47,8 +48,8 @@ class FlightsPredictor:
         gains = self.booster.get_score(importance_type="total_gain")
         return tuple(float(gains.get(name, 0.0)) for name in self.names)
 
-    def predict(self, features: Float32s) -> Float64s:
-        return np.asarray(self.booster.inplace_predict(features), dtype=np.float64)
+    def predict(self, rows: Rows) -> Float64s:
+        return np.asarray(self.booster.inplace_predict(rows.features), dtype=np.float64)
 
 
 class Flights:
@@ -71,6 +72,10 @@ class Flights:
     @property
     def schema_hash(self) -> str:
         return self.view.schema_hash
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(dict.fromkeys(self.view.feature_names, "float"), {"prediction": "float"})
 
     def rows(self, span: Span, progress: Progress) -> Rows:
         """Flights that were not cancelled; a delay is known once the flight has arrived."""

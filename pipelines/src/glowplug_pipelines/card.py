@@ -82,10 +82,18 @@ def _data(facts: Facts) -> Iterator[str]:
     yield f"| held out | {built['held_out']:,} rows, {_day(split['holdout'])} to {_day(split['stop'])} |"
     yield f"| without a label | {built['rows'] - built['labelled']:,} rows, left out |"
     yield f"| features | {built['features']}, schema `{built['schema_hash']}` |"
+    if facts.evaluated["accuracy"] is not None:
+        yield f"| accuracy, held out | {_accuracies(facts.evaluated)} |"
     yield f"| data, code | `{built['data_hash']}`, `{built['code_hash']}` |"
     for name, value in sorted(facts.trained["metrics"].items()):
         yield f"| {name} | {value:.6g} |"
     yield ""
+
+
+def _accuracies(evaluated: Mapping[str, Any]) -> str:
+    beside = evaluated["reference_accuracy"]
+    own = f"{100 * evaluated['accuracy']:.1f} %"
+    return own if beside is None else f"{own}, {evaluated['reference']} {100 * beside:.1f} %"
 
 
 def _slices(differences: tuple[SliceDifference, ...], evidence: Evidence) -> Iterator[str]:

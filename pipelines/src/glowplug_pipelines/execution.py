@@ -60,7 +60,7 @@ def execute(
         workload = load_workload(settings)
         gated, made = _to_the_gate(run, workload, settings, progress)
         registered = registering.register_challenger(
-            run, settings.registry, made, is_forced=is_forced, progress=progress
+            run, workload, settings.registry, made, is_forced=is_forced, progress=progress
         )
         return conclude(run, gated, registered)
 

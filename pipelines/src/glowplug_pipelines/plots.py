@@ -34,7 +34,7 @@ def draw(directory: Path, evidence: Evidence, verdict: Verdict) -> list[Picture]
     """Write the PNGs; nothing is drawn of what there is too little of."""
     pictures = [
         Picture("days.png", f"Mean loss of each held-out day, challenger and {evidence.reference}"),
-        Picture("calibration.png", "Mean label against mean prediction, by tenths of the prediction"),
+        Picture("calibration.png", _calibration_caption(evidence)),
     ]
     _save(directory / "days.png", (7.5, 3.0), 0.7, lambda axes: _days(axes, evidence))
     _save(directory / "calibration.png", (4.6, 4.2), 0.7, lambda axes: _calibration(axes, evidence))
@@ -95,18 +95,29 @@ def _short(name: str) -> str:
     return name if len(name) <= _LABEL else f"{name[: _LABEL - 1]}…"
 
 
+def _calibration_caption(evidence: Evidence) -> str:
+    if evidence.of_classes:
+        return "How often the likeliest class came against its mean probability, by tenths of that"
+    return "Mean label against mean prediction, by tenths of the prediction"
+
+
 def _calibration(axes: Any, evidence: Evidence) -> None:
     order = np.argsort(evidence.predictions, kind="stable")
     parts = [part for part in np.array_split(order, _BINS) if len(part)]
     predicted = np.array([evidence.predictions[part].mean() for part in parts])
     happened = np.array([evidence.labels[part].mean() for part in parts])
+    came = "share that came" if evidence.of_classes else "mean label"
     lowest, highest = min(predicted.min(), happened.min()), max(predicted.max(), happened.max())
     axes.plot([lowest, highest], [lowest, highest], color=_QUIET, lw=0.8, ls="--", label="calibrated")
-    axes.plot(predicted, happened, "o-", color=_PLAIN, ms=4, lw=1.2, label="mean label")
-    middle = [np.median(evidence.labels[part]) for part in parts]
-    axes.plot(predicted, middle, "s:", color=_PLAIN, ms=3, lw=1, alpha=0.6, label="median label")
-    axes.set_xlabel(f"prediction, {evidence.unit}")
-    axes.set_ylabel(f"label, {evidence.unit}")
+    axes.plot(predicted, happened, "o-", color=_PLAIN, ms=4, lw=1.2, label=came)
+    if evidence.of_classes:
+        axes.set_xlabel("probability of the likeliest class")
+        axes.set_ylabel("share of rows where it came")
+    else:
+        middle = [np.median(evidence.labels[part]) for part in parts]
+        axes.plot(predicted, middle, "s:", color=_PLAIN, ms=3, lw=1, alpha=0.6, label="median label")
+        axes.set_xlabel(f"prediction, {evidence.unit}")
+        axes.set_ylabel(f"label, {evidence.unit}")
     axes.legend(frameon=False, fontsize=8)
 
 

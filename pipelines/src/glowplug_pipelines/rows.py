@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,9 +53,20 @@ class Rows:
     def is_labelled(self) -> Bools:
         return np.isfinite(self.labels)
 
-    def where(self, mask: Bools) -> Rows:
+    def where(self, mask: Bools | slice) -> Rows:
         columns = {name: column[mask] for name, column in self.slices.items()}
         return Rows(self.features[mask], self.names, self.labels[mask], self.event_ms[mask], columns)
+
+    def only(self, names: tuple[str, ...]) -> Rows:
+        """With those features, in that order. Raises `FeatureError` where one is not there."""
+        if names == self.names:
+            return self
+        places = {name: place for place, name in enumerate(self.names)}
+        absent = [name for name in names if name not in places]
+        if absent:
+            raise FeatureError(f"the rows lack its feature {absent[0]} ({len(absent)} in all)")
+        features = np.ascontiguousarray(self.features[:, [places[name] for name in names]])
+        return replace(self, features=features, names=names)
 
     def between(self, start: datetime, stop: datetime) -> Rows:
         """Those that happened at start <= moment < stop."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from glowplug.errors import ConfigError
-from glowplug_pipelines.rows import Float32s, Float64s, Rows
+from glowplug.registry.signature import Signature
+from glowplug_pipelines.rows import Float64s, Rows
 from glowplug_pipelines.settings import Settings, Span
 
 Progress = Callable[[str, int, int], None]
@@ -39,8 +40,8 @@ class Predictor(Protocol):
         """[names] what each feature counts for, 0 or more; None where that is not known."""
         ...
 
-    def predict(self, features: Float32s) -> Float64s:
-        """float32 [n, names] → [n]."""
+    def predict(self, rows: Rows) -> Float64s:
+        """Of n rows with these very names: [n], or the probabilities of classes, [n, classes]."""
         ...
 
 
@@ -48,7 +49,7 @@ class Workload(Protocol):
     """Built once a process; every method may be called in a process of its own, after a kill as well as before."""
 
     unit: ClassVar[str]
-    """Of the label and of the loss: min."""
+    """Of the loss, and of a label that is a number: min."""
     slices: ClassVar[tuple[str, ...]]
     """Those columns of `Rows.slices` by which the gate looks for regressions."""
 
@@ -57,9 +58,15 @@ class Workload(Protocol):
         """Of the ordered features that a model is trained on; it travels with the model."""
         ...
 
+    @property
+    def signature(self) -> Signature:
+        """What a predictor of its model is sent, and answers; its metadata are not the workload's."""
+        ...
+
     def rows(self, span: Span, progress: Progress) -> Rows:
         """The rows that happened within `span`, with the features as known then (point in time) and the labels that
-        were known by the end of `span`, NaN for the others. The same span gives the same rows, in time's order.
+        were known by the end of `span` (of classes: their places from 0 on), NaN for the others. The same span gives
+        the same rows, in time's order.
 
         Raises `FeatureError` where the source does not have what the features are made of.
         """
@@ -77,7 +84,7 @@ class Workload(Protocol):
         ...
 
     def naive(self, known: Rows, rows: Rows) -> Float64s:
-        """What one would predict for `rows` from the labels of `known` without a model: what a first must beat."""
+        """What one would say of `rows` from the labels of `known` without a model: what a first must beat."""
         ...
 
     def losses(self, predicted: Float64s, labels: Float64s) -> Float64s:

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from glowplug_pipelines.settings import Settings
 
 app = typer.Typer(
-    help="Retraining: from a window of time to a model that may be deployed, step by step or in one run.",
+    help=(
+        "Retraining: from a window of time to a model that may be deployed, step by step or in one run. "
+        "Shipped, for --settings: pipelines/flights, pipelines/digits and pipelines/notices, each with a pipeline.yaml."
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -162,11 +165,12 @@ def register(run_id: RunId, force: Force = False, settings: SettingsFile = _DEFA
 
     with _opened(told, run_id) as opened, _progress() as report:
         built, trained = opened.need(DATASET), opened.need(TRAIN)
-        profiled = profiling.profile(opened, load_workload(told), built, trained)
+        workload = load_workload(told)
+        profiled = profiling.profile(opened, workload, built, trained)
         evaluated, gated = opened.need(EVALUATE), opened.need(GATE)
         made = registering.Made(built, trained, evaluated, profiled, gated)
         outcome = registering.register_challenger(
-            opened, told.registry, made, is_forced=force, progress=report
+            opened, workload, told.registry, made, is_forced=force, progress=report
         )
         finished = conclude(opened, gated, outcome)
     _tell(finished, _flag(settings))

@@ -7,37 +7,39 @@ drift detector, the rollout controller as a process of its own, Jobs that retrai
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date, datetime, timezone
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import orjson
-import yaml
 
 from glowplug.cli import demo, machine, objects, output
 from glowplug.cli.kube import Cluster, connect
 from glowplug.cli.predict import service_url
-from glowplug.errors import ConfigError, GlowplugError, NotFound
+from glowplug.errors import ConfigError, GlowplugError
 from glowplug.local.config import MachineConfig
 from glowplug.local.datadir import DataDir
-from glowplug.local.units import unit_folders
-from glowplug.spec import names
 from glowplug.wire.events import CloudEvent
 
 try:
+    from glowplug.cli.retraining_demo_objects import NAME, NAMESPACE, Object, Scene
+    from glowplug.cli.retraining_demo_outcome import (
+        Outcome,
+        brief,
+        report,
+        seconds_to_canary,
+        wait_succession,
+    )
+    from glowplug.cli.retraining_demo_processes import start_controller, terminable
     from glowplug.registry import aliases
     from glowplug.registry.models import ModelVersion, RegistryConfig
     from glowplug_flights import retraining_demo_door as door_events
@@ -48,60 +50,22 @@ try:
     from glowplug_flights.workload import Flights
     from glowplug_pipelines.execution import execute
     from glowplug_pipelines.run import Request
-    from glowplug_pipelines.settings import Settings, Span, parse_settings
+    from glowplug_pipelines.settings import Span
 except ImportError as error:
     raise ConfigError(
         f"the demo needs the package {error.name}",
         hint="pip install 'glowplug[serving,pipelines,controllers]', or `make demo-retraining`",
     ) from error
 
-_NAME, _NAMESPACE = "flights", "default"
-_WEBHOOK = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/rollout.glowplug.dev"
-_KSVC = f"/apis/serving.knative.dev/v1/namespaces/{_NAMESPACE}/services"
+_KSVC = f"/apis/serving.knative.dev/v1/namespaces/{NAMESPACE}/services"
 _SOURCE = "/glowplug/demo"
 _MARK = "retraining-demo"
-_BRIEF = 160
 _ANSWERS = {
     door_events.FINISHED: "the champion stays",
     door_events.FAILED: "the run failed",
     door_events.SKIPPED: "no run of its own",
 }
 _REQUESTED = "dev.glowplug.retraining.requested"
-_CHAMPION_S = 90.0
-_STOP_S = 20.0
-Object = dict[str, Any]
-
-
-@dataclass
-class Outcome:
-    """What the loop came to. Errors are predicted less actual minutes, a flight each, in the order of `event_ms`."""
-
-    plan: Plan
-    event_ms: Any
-    delays: Any
-    errors: Any
-    errors_without: Any
-    marks: list[Mark]
-    drift_to_canary_s: list[float]
-    champion: str
-    rejected: dict[str, str]
-    gate_reason: str
-    rollback_reason: str
-    picture: pathlib.Path
-    seconds: float
-    features: Any = field(repr=False)
-
-    @property
-    def mae(self) -> float:
-        return float(np.abs(self.errors).mean())
-
-    @property
-    def mae_without(self) -> float:
-        return float(np.abs(self.errors_without).mean())
-
-    def happened(self, what: str) -> list[Mark]:
-        """The marks of one kind."""
-        return [mark for mark in self.marks if mark.what == what]
 
 
 def run(data_dir: pathlib.Path, *, keep: bool, plan: Plan | None = None) -> Outcome:
@@ -114,20 +78,20 @@ def run(data_dir: pathlib.Path, *, keep: bool, plan: Plan | None = None) -> Outc
             hint=f"glowplug down{machine.data_dir_flag(data_dir)}, or another --data-dir",
         )
     _make_empty(directory.root)
-    with _terminable(), ExitStack() as stack:
+    with terminable(), ExitStack() as stack:
         lab = _Lab(directory, plan or Plan(), stack, keep=keep)
         lab.start()
         lab.first_version()
         lab.serve()
         lab.replay()
         outcome = lab.ended(started)
-    _report(outcome)
+    report(outcome)
     if keep:
         output.next_steps(
             f"export KUBECONFIG={shlex.quote(str(directory.kubeconfig))}",
             "kubectl get isvc,revisions,triggers,jobs",
-            f"kubectl describe isvc {_NAME}",
-            f"glowplug rollout status {_NAME}",
+            f"kubectl describe isvc {NAME}",
+            f"glowplug rollout status {NAME}",
             f"glowplug down{machine.data_dir_flag(data_dir)}",
         )
     else:
@@ -143,13 +107,14 @@ class _Lab:
 
     def __init__(self, directory: DataDir, plan: Plan, stack: ExitStack, *, keep: bool) -> None:
         self._directory, self._plan, self._stack, self._keep = directory, plan, stack, keep
-        self._unit = demo._unit()
-        self._view = demo._view(self._unit)
+        unit = demo._unit()
+        self._view = demo._view(unit)
         self._root = directory.root.resolve()
         # What the detector reads as a mounted claim: promoting puts the champion's profile there, and it counts anew.
-        watched = self._root / "volumes" / _NAMESPACE / "models" / _NAME
+        watched = self._root / "volumes" / NAMESPACE / "models" / NAME
         self._registry = replace(RegistryConfig.local(self._root / "mlflow"), champion_profile=str(watched))
         self._offline = str(self._root / "offline" / self._view.name)
+        self._scene = Scene(self._root, unit, plan, self._registry, self._offline)
         self._deployed: list[Passed] = []
         self._marks: list[Mark] = []
         self._gate_reason = self._rollback_reason = ""
@@ -164,10 +129,10 @@ class _Lab:
         self._stack.callback(self._stop_machine)
         with output.step("starting the local machine"):
             description = machine.start_detached(config)
-        self._cluster: Cluster = connect(self._directory.kubeconfig, None, _NAMESPACE)
+        self._cluster: Cluster = connect(self._directory.kubeconfig, None, NAMESPACE)
         self._stack.callback(self._cluster.close)
         self._redis_url = demo._start_redis(self._cluster, self._directory)
-        self._door = Door(f"{str(description['urls']['broker']).rstrip('/')}/{_NAMESPACE}/default")
+        self._door = Door(f"{str(description['urls']['broker']).rstrip('/')}/{NAMESPACE}/default")
         self._stack.callback(self._door.close)
         self._tables = Tables(self._view, self._offline, self._redis_url, self._plan)
         self._stack.callback(self._tables.close)
@@ -180,34 +145,37 @@ class _Lab:
         # What is replayed first is built while the model is being trained.
         first_day = date.fromisoformat(self._plan.serving)
         ahead = threading.Thread(target=self._tables.reach, args=(first_day,), name="first tables")
-        settings = self._settings(rounds=self._plan.first_rounds)
+        settings = self._scene.settings(rounds=self._plan.first_rounds)
         span = Span(_utc(self._plan.start), _utc(self._plan.serving))
         with demo._progress() as progress:
             ahead.start()
             try:
                 # The first one may not be better than a naive guess by the proof that the gate wants; it is a start.
                 finished = execute(
-                    settings, Request(f"{_NAME}-first", _NAME, span), is_forced=True, progress=progress
+                    settings, Request(f"{NAME}-first", NAME, span), is_forced=True, progress=progress
                 )
             finally:
                 ahead.join()
         if finished.version is None:
             raise GlowplugError(f"the first version was not registered: {finished.verdict.reason}")
-        self._first: ModelVersion = aliases.promote(self._registry, _NAME, finished.version.version)
+        self._first: ModelVersion = aliases.promote(self._registry, NAME, finished.version.version)
         output.done(f"version {self._first.version} is champion: {finished.verdict.reason}")
 
     def serve(self) -> None:
         """The objects, the controller, the service: in the order in which each finds the other."""
         with output.step("applying eventing/local: Broker, Triggers, JobSink, drift detector"):
-            self._config_maps()
-            for each in self._eventing():
+            shipped = self._scene.eventing(self._door.url)
+            for each in (*self._scene.config_maps(self._redis_url, self._view.text), *shipped):
                 objects.apply_quietly(self._cluster, each)
             self._detector = self._wait_ready("drift-detector")
             self._wait_ready("dead-letters")
         with output.step("starting the rollout controller"):
-            self._start_controller()
-        with output.step(f"applying the InferenceService {_NAME}: predictor, transformer, pair lock, logger"):
-            objects.apply_quietly(self._cluster, self._service())
+            start_controller(
+                self._cluster, self._directory.kubeconfig, self._root / "rollout.log", self._stack,
+                "--labels-url", f"{self._detector}/metrics", "--sink", self._door.url,
+            )  # fmt: skip
+        with output.step(f"applying the InferenceService {NAME}: predictor, transformer, pair lock, logger"):
+            objects.apply_quietly(self._cluster, self._scene.service(self._first.storage_uri, self._door.url))
             self._stream = stream(self._view, self._plan)
             first = next(self._stream.day(date.fromisoformat(self._plan.serving), 1, "first"))
             body = orjson.dumps(first.body())
@@ -219,9 +187,9 @@ class _Lab:
                     "the first prediction",
                     lambda: demo._service_account(self._cluster),
                 )
-        url = service_url(self._cluster, _NAME)
+        url = service_url(self._cluster, NAME)
         self._replay = Replay(
-            self._plan, self._stream, self._tables, Service(url, self._detector, _NAME, _NAMESPACE), self._door,
+            self._plan, self._stream, self._tables, Service(url, self._detector, NAME, NAMESPACE), self._door,
             self._on_rollout, self._on_day,
         )  # fmt: skip
         # Its copies are no part of what is counted.
@@ -246,7 +214,7 @@ class _Lab:
     def _mistake(self, day: date) -> None:
         """Somebody's change of the workload: stopped by the gate, then forced past it."""
         objects.apply_quietly(
-            self._cluster, self._settings_map(f"{AnHourOff.__module__}:{AnHourOff.__name__}")
+            self._cluster, self._scene.settings_map(f"{AnHourOff.__module__}:{AnHourOff.__name__}")
         )
         stopped = self._request(day, "mistake", {})
         if stopped.data.get("outcome") != "kept":
@@ -261,14 +229,14 @@ class _Lab:
             raise GlowplugError(f"past the gate it was to be deployed: {json.dumps(forced.data)}")
         self._deployed.append(forced)
         output.warned(f"version {forced.data['version']} is forced past the gate")
-        objects.apply_quietly(self._cluster, self._settings_map())
+        objects.apply_quietly(self._cluster, self._scene.settings_map())
         self._replay.expect_rollout(began)
 
     def _request(self, day: date, id: str, more: Object) -> Passed:
         """A person asks for a retraining; how it ended. A Job reads its settings when it starts, so this waits."""
-        data = {"model": _NAME, "to": f"{day.isoformat()}T00:00:00Z", "force": True, **more}
+        data = {"model": NAME, "to": f"{day.isoformat()}T00:00:00Z", "force": True, **more}
         attributes: dict[str, Any] = {
-            "specversion": "1.0", "id": id, "source": _SOURCE, "type": _REQUESTED, "model": _NAME,
+            "specversion": "1.0", "id": id, "source": _SOURCE, "type": _REQUESTED, "model": NAME,
             "time": moment(time.time()), "datacontenttype": "application/json",
         }  # fmt: skip
         self._door.send(CloudEvent(attributes, orjson.dumps(data)))
@@ -307,121 +275,7 @@ class _Lab:
     def _happened(self, event: Passed, what: str, text: str) -> None:
         self._marks.append(Mark(event.replayed_ms, what, event.id))
         at = datetime.fromtimestamp(event.replayed_ms / 1000, timezone.utc)
-        output.done(f"{at:%d %b}  {_brief(text)}")
-
-    # -- objects --------------------------------------------------------------------------------------------------
-
-    def _settings(self, workload: str = "", rounds: int = 0) -> Settings:
-        text = self._settings_text(workload, rounds or self._plan.rounds)
-        return parse_settings(text, "the demo's settings", {})
-
-    def _settings_text(self, workload: str, rounds: int) -> str:
-        """pipelines/job/pipeline.yaml with the demo's own window, and no more to wait for between two runs.
-
-        Paths are this computer's: where volumes are mounted is made true in arguments and variables, not in files.
-        """
-        shipped = yaml.safe_load((_shipped("pipelines") / "job/pipeline.yaml").read_text())
-        return yaml.safe_dump(
-            shipped
-            | {
-                "workload": workload or f"{Flights.__module__}:{Flights.__name__}",
-                "workDir": str(self._root / "pipelines"),
-                "offline": {"url": self._offline},
-                "registry": {
-                    "uri": self._registry.uri,
-                    "artifacts": self._registry.artifacts,
-                    "championProfile": self._registry.champion_profile,
-                },
-                "window": {**shipped["window"], **self._plan.window},
-                "gate": {**shipped["gate"], **self._plan.gate},
-                "options": {
-                    **shipped["options"],
-                    "rounds": rounds,
-                    "featureView": str(self._unit / "feature_view.yaml"),
-                },
-                "triggering": {"coolDownMinutes": 0, "runsPerDay": 1000},
-            }
-        )
-
-    def _settings_map(self, workload: str = "") -> Object:
-        text = self._settings_text(workload, self._plan.rounds)
-        return demo._config_map("retrain-flights", {"pipeline.yaml": text})
-
-    def _config_maps(self) -> None:
-        for each in (
-            demo._config_map("feature-store", {"REDIS_URL": self._redis_url}),
-            demo._config_map("feature-views", {"feature_view.yaml": self._view.text}),
-        ):
-            objects.apply_quietly(self._cluster, each)
-
-    def _eventing(self) -> Iterator[Object]:
-        """eventing/local as it is, but for the door's address, the demo's settings, and the detector's numbers."""
-        for document in objects.read_documents([], [_shipped("eventing") / "local"]):
-            found, name = document.object, document.object["metadata"]["name"]
-            if found["kind"] == "ConfigMap" and name == "events":
-                found["data"]["K_SINK"] = self._door.url
-            elif found["kind"] == "ConfigMap" and name == "retrain-flights":
-                found = self._settings_map()
-            elif found["kind"] == "Service" and name == "drift-detector":
-                (container,) = found["spec"]["template"]["spec"]["containers"]
-                container["env"] += [
-                    {"name": f"GLOWPLUG_DRIFT_{key.upper()}", "value": value}
-                    for key, value in {"reload_s": "0.5", **self._plan.drift}.items()
-                ]
-            yield found
-
-    def _service(self) -> Object:
-        """The service in two components, so that the features are seen between them."""
-        views = {"name": "feature-views", "mountPath": "/etc/glowplug/feature-views", "readOnly": True}
-        lookup = {
-            "name": "kserve-container",
-            "image": "glowplug/feature-lookup:0.1.0",
-            "args": [
-                f"--model_name={_NAME}", "--http_port=8080", "--predictor_protocol=v2", "--redis_timeout_s=10",
-                "--feature_view=/etc/glowplug/feature-views/feature_view.yaml",
-            ],
-            "envFrom": [{"configMapRef": {"name": "feature-store"}}],
-            "ports": [{"containerPort": 8080, "protocol": "TCP"}],
-            "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": 8080}},
-            "volumeMounts": [views],
-        }  # fmt: skip
-        return {
-            "apiVersion": "serving.kserve.io/v1beta1",
-            "kind": "InferenceService",
-            "metadata": {
-                "name": _NAME,
-                "namespace": _NAMESPACE,
-                "annotations": {
-                    names.DEPLOYMENT_MODE: "Knative",
-                    names.PAIR_LOCK: "true",
-                    names.ROLLOUT_STEPS: "10,50,100",
-                    names.ROLLOUT_INTERVAL: self._plan.interval,
-                    names.ROLLOUT_GATES: self._plan.gates,
-                },
-            },
-            "spec": {
-                "predictor": {
-                    "minReplicas": 1,
-                    "maxReplicas": 1,
-                    "model": {
-                        "modelFormat": {"name": "xgboost"},
-                        "protocolVersion": "v2",
-                        "storageUri": self._first.storage_uri,
-                    },
-                    "logger": {
-                        "mode": "all",
-                        "url": self._door.url,
-                        "metadataHeaders": ["Knative-Serving-Revision"],
-                    },
-                },
-                "transformer": {
-                    "minReplicas": 1,
-                    "maxReplicas": 1,
-                    "containers": [lookup],
-                    "volumes": [{"name": "feature-views", "configMap": {"name": "feature-views"}}],
-                },
-            },
-        }
+        output.done(f"{at:%d %b}  {brief(text)}")
 
     def _wait_ready(self, name: str) -> str:
         """Where the Knative Service answers, once it is ready."""
@@ -436,38 +290,6 @@ class _Lab:
         demo._wait(is_ready, f"{name} to be ready", lambda: json.dumps(found, indent=2))
         return str(found["address"]["url"]).rstrip("/")
 
-    # -- processes and files --------------------------------------------------------------------------------------
-
-    def _start_controller(self) -> None:
-        command = [
-            sys.executable, "-m", "glowplug.cli.main", "rollout", "run", "--lease-duration", "2",
-            "--interval", "0.5", "--labels-url", f"{self._detector}/metrics", "--sink", self._door.url,
-        ]  # fmt: skip
-        environment = {**os.environ, "KUBECONFIG": str(self._directory.kubeconfig)}
-        log = self._root / "rollout.log"
-        with log.open("wb") as file:
-            # A session of its own: a Ctrl-C is for us, and we stop it before the machine that it works on.
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-        self._stack.callback(_stop, process)
-
-        def is_asked() -> bool:
-            if process.poll() is not None:
-                raise GlowplugError(f"the rollout controller has ended:\n{log.read_text()[-2000:]}")
-            try:
-                self._cluster.get(_WEBHOOK)
-            except NotFound:
-                return False
-            return True
-
-        demo._wait(is_asked, "the rollout controller", lambda: log.read_text()[-2000:])
-
     def _stop_machine(self) -> None:
         """`keep` leaves a wreck, too; but whoever interrupts wants nothing to be left."""
         is_interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt | SystemExit)
@@ -479,12 +301,14 @@ class _Lab:
     def ended(self, started: float) -> Outcome:
         """What it came to, and the picture."""
         with output.step("waiting for the aliases, comparing with the first model"):
-            champion, rejected = self._aliases()
+            end = wait_succession(self._registry, NAME, self._first.version, self._deployed, self._marks)
             event_ms, predicted, delays = self._replay.served.columns()
             features = features_of_stream(self._view, self._offline, self._plan)[: len(delays)]
-            workload = Flights(self._settings())
-            booster = workload.load(pathlib.Path(unquote(urlsplit(self._first.storage_uri).path)))
-            errors, without = predicted - delays, booster.predict(features) - delays
+            first_model = Flights(self._scene.settings()).load(
+                pathlib.Path(unquote(urlsplit(self._first.storage_uri).path))
+            )
+            without = np.asarray(first_model.booster.inplace_predict(features), dtype=np.float64) - delays
+            errors = predicted - delays
         shown = [mark for mark in self._marks if mark.what != "deployed"]
         first, last = (f"{datetime.fromtimestamp(at / 1000, timezone.utc):%d %B}" for at in event_ms[[0, -1]])
         title = f"Flights out of New York, {first} to {last} 2013: error of the arrival delay"
@@ -494,74 +318,11 @@ class _Lab:
         )  # fmt: skip
         return Outcome(
             plan=self._plan, event_ms=event_ms, delays=delays, errors=errors, errors_without=without, marks=self._marks,
-            drift_to_canary_s=self._until_canary(), champion=champion, rejected=rejected,
+            drift_to_canary_s=seconds_to_canary(self._door, self._deployed),
+            champion=end.champion, rejected=end.rejected,
             gate_reason=self._gate_reason, rollback_reason=self._rollback_reason, picture=picture,
             seconds=time.monotonic() - started, features=features,
         )  # fmt: skip
-
-    def _aliases(self) -> tuple[str, dict[str, str]]:
-        """(the champion, why others were rejected), once the Jobs that move them are through."""
-        versions = [str(each.data["version"]) for each in self._deployed]
-        ends = [mark.what for mark in self._marks if mark.what in ("promoted", "rolled back")]
-        promoted = [version for version, end in zip(versions, ends, strict=False) if end == "promoted"]
-        refused = [version for version, end in zip(versions, ends, strict=False) if end == "rolled back"]
-        wanted = promoted[-1] if promoted else self._first.version
-        limit = time.monotonic() + _CHAMPION_S
-        while True:
-            found = aliases.champion(self._registry, _NAME)
-            champion = found.version.version if found.version else ""
-            rejected = {each: self._rejection(each) for each in refused}
-            if champion == wanted and all(rejected.values()):
-                return champion, rejected
-            if time.monotonic() > limit:
-                raise GlowplugError(
-                    f"champion is version {champion or 'none'}, expected {wanted}; rejected: {rejected}",
-                    hint="the Jobs' logs say why: kubectl get jobs",
-                )
-            time.sleep(0.2)
-
-    def _rejection(self, version: str) -> str:
-        from glowplug.registry.models import resolve
-
-        return resolve(self._registry, _NAME, version).tags.get(aliases.REJECTED_TAG, "")
-
-    def _until_canary(self) -> list[float]:
-        """Seconds from each drift event to the first request of the canary that came of it."""
-        found = []
-        for each in self._deployed:
-            id = (each.data.get("trigger") or {}).get("id")
-            asked = [event for event in self._door.passed(door_events.DRIFT) if event.id == id]
-            after = [at for at in self._door.first_request.values() if asked and at > each.wall]
-            if after:
-                found.append(min(after) - asked[0].wall)
-        return found
-
-
-def _report(outcome: Outcome) -> None:
-    change = 100 * (outcome.mae / outcome.mae_without - 1)
-    print(
-        f"\nmean absolute error over {len(outcome.errors):,} flights, minutes:\n"
-        f"  {outcome.mae:6.2f}  with the loop\n"
-        f"  {outcome.mae_without:6.2f}  without it\n"
-        f"  {change:+.1f} %; champion is version {outcome.champion}"
-    )
-    promoted = outcome.happened("promoted")
-    if promoted:
-        after = outcome.event_ms > promoted[0].at_ms
-        with_it, without = (
-            float(np.abs(each[after]).mean()) for each in (outcome.errors, outcome.errors_without)
-        )
-        print(f"  {with_it:6.2f}  after the first promotion; {without:.2f} without it")
-    for seconds in outcome.drift_to_canary_s:
-        print(f"  {seconds:6.1f} s from the drift event to the first request of the canary")
-    print(f"picture: {output.relative(outcome.picture)}")
-    sys.stdout.flush()
-    output.done(f"{outcome.seconds:.0f} s in all")
-
-
-def _brief(reason: str) -> str:
-    """What comes first: a verdict may have a page of reasons."""
-    return reason if len(reason) <= _BRIEF else f"{reason[:_BRIEF].rsplit(' ', 1)[0]} …"
 
 
 def _make_empty(root: pathlib.Path) -> None:
@@ -572,40 +333,6 @@ def _make_empty(root: pathlib.Path) -> None:
         shutil.rmtree(root)
     root.mkdir(parents=True, exist_ok=True)
     (root / _MARK).touch()
-
-
-def _shipped(unit: str) -> pathlib.Path:
-    for folder in unit_folders():
-        if folder.name == unit:
-            return folder
-    raise ConfigError(f"the folder {unit} is not here", hint="install glowplug anew")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """As for any process of ours: asked, then ended."""
-    process.terminate()
-    try:
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM unwinds as Ctrl-C does, so that all that was started is stopped."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _utc(day: str) -> datetime:

@@ -1,6 +1,7 @@
 """A model's inputs and outputs, as MLflow writes them into the file `MLmodel` beside a model.
 
-The tensor has one name in V2 and MLflow knows columns by name: so each feature is a column, in the tensor's order.
+A table's tensor has one name in V2 and MLflow knows columns by name: so each feature is a column, in the tensor's
+order. What is no table, an image or texts with tokens, is a named tensor of MLflow's; the two are not mixed.
 No flavor is written: MLflow is where the model is kept, a predictor unit is what loads it.
 """
 
@@ -10,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeAlias, Union
 
 import yaml
 
@@ -18,11 +19,23 @@ MLMODEL_FILE = "MLmodel"
 
 
 @dataclass(frozen=True)
-class Signature:
-    """Column → MLflow type (float, double, string, long), in order; `metadata` is what else belongs to the model."""
+class TensorType:
+    """numpy's name of the elements' type, and the shape; -1 is any number."""
 
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
+    dtype: str
+    shape: tuple[int, ...]
+
+
+ColumnType: TypeAlias = Union[str, TensorType]  # noqa: UP007 - evaluated, on Python 3.10 too
+"""MLflow's type of a column (float, double, string, long), or a tensor."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Names and types, in order; `metadata` is what else belongs to the model."""
+
+    inputs: Mapping[str, ColumnType]
+    outputs: Mapping[str, ColumnType]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,5 +56,12 @@ def mlmodel(signature: Signature, run_id: str) -> str:
     return yaml.safe_dump(document, sort_keys=True)
 
 
-def _columns(columns: Mapping[str, str]) -> str:
-    return json.dumps([{"type": kind, "name": name, "required": True} for name, kind in columns.items()])
+def _columns(columns: Mapping[str, ColumnType]) -> str:
+    return json.dumps([_column(name, kind) for name, kind in columns.items()])
+
+
+def _column(name: str, kind: ColumnType) -> dict[str, Any]:
+    if isinstance(kind, TensorType):
+        spec = {"dtype": kind.dtype, "shape": list(kind.shape)}
+        return {"type": "tensor", "tensor-spec": spec, "name": name}
+    return {"type": kind, "name": name, "required": True}

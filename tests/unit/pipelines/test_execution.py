@@ -11,6 +11,7 @@ import pytest
 import yaml
 from mlflow.models import Model
 from unit.pipelines import toy
+from unit.registry.lab import with_tables
 
 from glowplug.drift.profile import Profile
 from glowplug.errors import ConfigError, FeatureError, StorageError
@@ -32,8 +33,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> RegistryConfig:
-    """One registry for the module: an empty database takes MLflow seconds to set up."""
-    return RegistryConfig.local(tmp_path_factory.mktemp("registry") / "mlflow")
+    """One registry for the module."""
+    return with_tables(tmp_path_factory.mktemp("registry") / "mlflow", tmp_path_factory)
 
 
 def prepared(tmp_path: Path, registry: RegistryConfig, **options: Any) -> Settings:

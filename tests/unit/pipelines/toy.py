@@ -18,7 +18,8 @@ import numpy as np
 
 from glowplug.errors import FeatureError, StorageError
 from glowplug.registry.models import RegistryConfig
-from glowplug_pipelines.rows import Float32s, Float64s, Int64s, Rows, milliseconds
+from glowplug.registry.signature import Signature
+from glowplug_pipelines.rows import Float64s, Int64s, Rows, milliseconds
 from glowplug_pipelines.run import Request
 from glowplug_pipelines.settings import GateSettings, Settings, Span, WindowSettings
 from glowplug_pipelines.workload import Progress
@@ -34,8 +35,8 @@ class Line:
     names: tuple[str, ...]
     importance: tuple[float, ...] | None = None
 
-    def predict(self, features: Float32s) -> Float64s:
-        return np.asarray(features.astype(np.float64) @ self.weights[:-1] + self.weights[-1])
+    def predict(self, rows: Rows) -> Float64s:
+        return np.asarray(rows.features.astype(np.float64) @ self.weights[:-1] + self.weights[-1])
 
 
 class Toy:
@@ -49,6 +50,10 @@ class Toy:
     @property
     def schema_hash(self) -> str:
         return "-".join(self._names)
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(dict.fromkeys(self._names, "float"), {"prediction": "float"})
 
     def rows(self, span: Span, progress: Progress) -> Rows:
         if self._options.get("broken"):

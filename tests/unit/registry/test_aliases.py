@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from unit.registry.lab import with_tables
 
 from glowplug.errors import StorageError
 from glowplug.registry.aliases import REJECTED_TAG, Presence, champion, promote, reject
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RegistryConfig:
-    return RegistryConfig.local(tmp_path_factory.mktemp("registry") / "mlflow")
+    return with_tables(tmp_path_factory.mktemp("registry") / "mlflow", tmp_path_factory)
 
 
 def version(

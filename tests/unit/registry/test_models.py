@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.registry.lab import with_tables
 
 from glowplug.errors import StorageError
 from glowplug.registry.models import Candidate, ModelVersion, RegistryConfig, download, register, resolve
@@ -17,8 +18,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RegistryConfig:
-    """One registry for the module: an empty database takes MLflow seconds to set up."""
-    return RegistryConfig.local(tmp_path_factory.mktemp("registry") / "mlflow")
+    """One registry for the module."""
+    return with_tables(tmp_path_factory.mktemp("registry") / "mlflow", tmp_path_factory)
 
 
 def candidate(folder: Path, name: str, content: bytes = b"model", **more: Any) -> Candidate:

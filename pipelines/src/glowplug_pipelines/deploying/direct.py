@@ -32,6 +32,7 @@ _RACES = 20
 _PAUSE_S = 0.1
 _LOOK_S = 0.5
 _FIELD = "storageUri"
+_PERCENT = "canaryTrafficPercent"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ async def patch(api: Api, settings: DeploySettings, deployment: Deployment) -> D
         found = storage_uri_of(isvc, settings.component)
         value = deployment.version.storage_uri
         if found == value:
-            return Deployed(awaits(isvc), shown, is_new=False)
+            return Deployed(await awaits(api, settings, isvc), shown, is_new=False)
         if deployment.previous is not None and found != deployment.previous:
             raise EditedMeanwhile(
                 f"{shown} {'.'.join(place)} is {found}, expected {deployment.previous}",
@@ -105,7 +106,7 @@ async def patch(api: Api, settings: DeploySettings, deployment: Deployment) -> D
         except Conflict:
             await asyncio.sleep(_PAUSE_S)
             continue
-        return Deployed(awaits(isvc), shown, is_new=True)
+        return Deployed(_will_await(isvc, settings.component), shown, is_new=True)
     raise DeployError(f"{shown}: others wrote in between {_RACES} times", hint="try again")
 
 
@@ -153,10 +154,25 @@ async def trouble_of(api: Api, settings: DeploySettings, isvc: Object) -> str:
     return _unready(isvc, settings.component) or await _behind(api, isvc, settings)
 
 
-def awaits(isvc: Object) -> Awaits:
-    """Who says whether a version that is written into it becomes champion."""
-    annotations = isvc["metadata"].get("annotations") or {}
-    return Awaits.ROLLOUT if names.ROLLOUT_STEPS in annotations else Awaits.READY
+async def awaits(api: Api, settings: DeploySettings, isvc: Object) -> Awaits:
+    """Who says whether the version that is written into it becomes champion: its rollout, where there is one.
+
+    The first that serves has nothing to be compared with and gets none. Raises what the API raises.
+    """
+    if _will_await(isvc, settings.component) is Awaits.READY:
+        return Awaits.READY
+    if _PERCENT in isvc["spec"][settings.component]:
+        return Awaits.ROLLOUT
+    origin = await origin_of(api, settings.namespace, _revisions(isvc, settings.component)[1])
+    written = isvc["metadata"]["annotations"].get(VERSION)
+    return Awaits.READY if origin is not None and origin.version == written else Awaits.ROLLOUT
+
+
+def _will_await(isvc: Object, component: str) -> Awaits:
+    """The same of a version that is yet to be written."""
+    has_steps = names.ROLLOUT_STEPS in (isvc["metadata"].get("annotations") or {})
+    has_served = bool(_revisions(isvc, component)[1])
+    return Awaits.ROLLOUT if has_steps and has_served else Awaits.READY
 
 
 async def origin_of(api: Api, namespace: str, revision: str) -> Origin | None:

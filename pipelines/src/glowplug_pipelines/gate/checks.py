@@ -129,7 +129,7 @@ def slices(differences: list[SliceDifference], settings: GateSettings) -> Check:
 def calibration(evidence: Evidence, resampling: Resampling, settings: GateSettings) -> Check:
     """Fails where the mean residual is proven beyond `max_bias` and beyond the reference's own."""
     residuals = evidence.labels - evidence.predictions
-    reference = float((evidence.labels - evidence.reference_predictions).mean())
+    reference = float((evidence.reference_labels - evidence.reference_predictions).mean())
     numbers: dict[str, Any] = {
         "bias": float(residuals.mean()),
         "reference_bias": reference,
@@ -139,7 +139,10 @@ def calibration(evidence: Evidence, resampling: Resampling, settings: GateSettin
     }
     if settings.max_bias == 0:
         return Check(
-            "calibration", Result.PASS, f"bias {residuals.mean():+.3f} {evidence.unit}, no limit set", numbers
+            "calibration",
+            Result.PASS,
+            f"bias {residuals.mean():+.3f} {evidence.label_unit}, no limit set",
+            numbers,
         )
     if resampling.days < settings.min_days:
         reason = f"{resampling.days} held-out days, must be {settings.min_days} or more"
@@ -148,7 +151,7 @@ def calibration(evidence: Evidence, resampling: Resampling, settings: GateSettin
     allowed = max(settings.max_bias, abs(reference))
     numbers |= {"interval": bias.to_json(), "allowed": allowed}
     reason = (
-        f"bias {bias.mean:+.3f} [{bias.low:+.3f}, {bias.high:+.3f}] {evidence.unit}, "
+        f"bias {bias.mean:+.3f} [{bias.low:+.3f}, {bias.high:+.3f}] {evidence.label_unit}, "
         f"allowed {allowed:.3f} either way (the reference's: {reference:+.3f})"
     )
     is_proven = bias.low > allowed or bias.high < -allowed

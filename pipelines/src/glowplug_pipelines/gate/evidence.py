@@ -24,14 +24,17 @@ class Cost:
 class Evidence:
     """n held-out rows with labels, none of which the challenger was trained on.
 
-    `residuals` are label - prediction. `reference` says who it is: champion 3, or naive. `reference_cost` is None for
-    the naive baseline, which costs nothing. `unjudged` says why there can be no comparison ("" where there can).
+    `predictions` and `labels` are [n] numbers whose means a calibrated model has alike: for classes (`of_classes`) the
+    probability of the likeliest and whether it came, so that the reference has labels of its own. `reference` says who
+    it is: champion 3, or naive. `reference_cost` is None for the naive baseline, which costs nothing. `unjudged` says
+    why there can be no comparison ("" where there can).
     """
 
     labels: Float64s
     predictions: Float64s
     losses: Float64s
     reference_predictions: Float64s
+    reference_labels: Float64s
     reference_losses: Float64s
     event_ms: Int64s
     slices: Mapping[str, Texts]
@@ -40,6 +43,12 @@ class Evidence:
     reference_cost: Cost | None
     unit: str
     unjudged: str = ""
+    of_classes: bool = False
+
+    @property
+    def label_unit(self) -> str:
+        """Of predictions and labels: of classes they are shares."""
+        return "of 1" if self.of_classes else self.unit
 
     @property
     def days(self) -> Int64s:

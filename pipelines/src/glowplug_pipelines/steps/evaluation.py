@@ -17,6 +17,7 @@ import numpy as np
 from glowplug.errors import FeatureError, StorageError
 from glowplug.registry.aliases import Presence
 from glowplug_pipelines.gate.evidence import Cost, Evidence
+from glowplug_pipelines.predictions import accuracy, are_of_classes, calibrated
 from glowplug_pipelines.rows import Float64s, Rows
 from glowplug_pipelines.run import Outcome, Run
 from glowplug_pipelines.steps import EVALUATE, dataset
@@ -47,7 +48,10 @@ def evaluate(run: Run, workload: Workload, built: Outcome, trained: Outcome, fet
             "predictions": predictions,
             "losses": workload.losses(predictions, held_out.labels),
             "reference_predictions": reference.predictions,
-            "reference_losses": workload.losses(reference.predictions, held_out.labels),
+            # Where there is nothing to compare with there is nothing that a workload could make of it.
+            "reference_losses": workload.losses(reference.predictions, held_out.labels)
+            if not reference.unjudged
+            else reference.predictions,
         }
         np.savez(folder / _PREDICTIONS, **columns)
         latencies = _latencies([challenger, reference.predictor], held_out)
@@ -56,6 +60,8 @@ def evaluate(run: Run, workload: Workload, built: Outcome, trained: Outcome, fet
             "unjudged": reference.unjudged,
             "loss": float(columns["losses"].mean()),
             "reference_loss": _finite(columns["reference_losses"].mean()),
+            "accuracy": accuracy(predictions, held_out.labels),
+            "reference_accuracy": accuracy(reference.predictions, held_out.labels),
             "latency_ms": latencies[0],
             "reference_latency_ms": latencies[1] if reference.predictor else None,
             "size_bytes": _size(trained.folder / MODEL_FOLDER),
@@ -72,8 +78,16 @@ def evidence(workload: Workload, built: Outcome, evaluated: Outcome) -> Evidence
     values = evaluated.values
     reference_ms = values["reference_latency_ms"]
     with np.load(evaluated.folder / _PREDICTIONS) as columns:
+        predicted = columns["predictions"]
+        said, came = calibrated(predicted, held_out.labels)
+        reference_said, reference_came = calibrated(columns["reference_predictions"], held_out.labels)
         return Evidence(
-            labels=held_out.labels,
+            labels=came,
+            predictions=said,
+            losses=columns["losses"],
+            reference_labels=reference_came,
+            reference_predictions=reference_said,
+            reference_losses=columns["reference_losses"],
             event_ms=held_out.event_ms,
             slices={name: held_out.slices[name] for name in workload.slices},
             cost=Cost(values["latency_ms"], values["size_bytes"]),
@@ -81,7 +95,7 @@ def evidence(workload: Workload, built: Outcome, evaluated: Outcome) -> Evidence
             reference_cost=None if reference_ms is None else Cost(reference_ms, 0),
             unit=workload.unit,
             unjudged=values["unjudged"],
-            **{name: columns[name] for name in columns.files},
+            of_classes=are_of_classes(predicted),
         )
 
 
@@ -106,14 +120,7 @@ def _reference(workload: Workload, fetched: Outcome, training: Rows, held_out: R
 
 def _predict(predictor: Predictor, rows: Rows) -> Float64s:
     """Its own features among the rows', by name: a model may know fewer than there are now."""
-    if predictor.names == rows.names:
-        return np.asarray(predictor.predict(rows.features), dtype=np.float64)
-    places = {name: place for place, name in enumerate(rows.names)}
-    absent = [name for name in predictor.names if name not in places]
-    if absent:
-        raise FeatureError(f"the rows lack its feature {absent[0]} ({len(absent)} in all)")
-    columns = [places[name] for name in predictor.names]
-    return np.asarray(predictor.predict(np.ascontiguousarray(rows.features[:, columns])), dtype=np.float64)
+    return np.asarray(predictor.predict(rows.only(predictor.names)), dtype=np.float64)
 
 
 def _latencies(predictors: list[Predictor | None], rows: Rows) -> list[float]:
@@ -122,7 +129,7 @@ def _latencies(predictors: list[Predictor | None], rows: Rows) -> list[float]:
     for row in range(min(_TIMED_ROWS, len(rows))):
         for predictor, times in zip(predictors, took, strict=True):
             if predictor is not None:
-                single = np.ascontiguousarray(rows.features[row : row + 1, : len(predictor.names)])
+                single = rows.where(slice(row, row + 1)).only(predictor.names)
                 started = time.perf_counter()
                 predictor.predict(single)
                 times.append(1000 * (time.perf_counter() - started))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glowplug.drift.profile import PROFILE_FILE, Profile
+from glowplug_pipelines.predictions import as_values
 from glowplug_pipelines.run import Outcome, Run, write_bytes
 from glowplug_pipelines.steps import PROFILE, dataset
 from glowplug_pipelines.steps.training import MODEL_FOLDER
@@ -21,7 +22,7 @@ def profile(run: Run, workload: Workload, built: Outcome, trained: Outcome) -> O
         made = Profile.of(
             data.rows.features,
             data.rows.names,
-            predictor.predict(data.rows.features),
+            as_values(predictor.predict(data.rows.only(predictor.names))),
             data.rows.labels,
             started=data.split.start,
             ended=data.split.stop,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from glowplug_pipelines.steps import REGISTER, dataset
 from glowplug_pipelines.steps.champion import TRAINED_TO_TAG
 from glowplug_pipelines.steps.gating import CARD_FOLDER
 from glowplug_pipelines.steps.training import MODEL_FOLDER
-from glowplug_pipelines.workload import Progress
+from glowplug_pipelines.workload import Progress, Workload
 
 RUN_TAG = "glowplug.dev/run"
 VERDICT_TAG = "glowplug.dev/verdict"
@@ -41,7 +41,7 @@ class Made:
 
 
 def register_challenger(
-    run: Run, registry: RegistryConfig, made: Made, *, is_forced: bool, progress: Progress
+    run: Run, workload: Workload, registry: RegistryConfig, made: Made, *, is_forced: bool, progress: Progress
 ) -> Outcome:
     """Raises `StorageError` where the registry does not answer."""
     verdict = made.gated.values["verdict"]
@@ -51,7 +51,7 @@ def register_challenger(
         if not is_wanted:
             return {"version": None}
         directory = _assembled(folder / MODEL_FOLDER, made)
-        candidate = _candidate(run, made, directory, is_forced=is_forced)
+        candidate = _candidate(run, made, directory, workload.signature, is_forced=is_forced)
         version = register(registry, candidate, alias=CHALLENGER, progress=progress)
         # The registry has it; what it was copied from is in the folders of the earlier steps.
         shutil.rmtree(directory)
@@ -81,7 +81,7 @@ def _assembled(directory: Path, made: Made) -> Path:
     return directory
 
 
-def _candidate(run: Run, made: Made, directory: Path, *, is_forced: bool) -> Candidate:
+def _candidate(run: Run, made: Made, directory: Path, signature: Signature, *, is_forced: bool) -> Candidate:
     data = dataset.read(made.built)
     values, seen = made.built.values, made.evaluated.values
     tags = {
@@ -103,11 +103,7 @@ def _candidate(run: Run, made: Made, directory: Path, *, is_forced: bool) -> Can
         metrics=_metrics(made.trained.values["metrics"], seen),
         params=params,
         tags=tags,
-        signature=Signature(
-            dict.fromkeys(data.rows.names, "float"),
-            {"prediction": "float"},
-            {tag: tags[tag] for tag in (DATA_TAG, CODE_TAG, SCHEMA_TAG)},
-        ),
+        signature=replace(signature, metadata={tag: tags[tag] for tag in (DATA_TAG, CODE_TAG, SCHEMA_TAG)}),
     )
 
 
@@ -118,6 +114,5 @@ def _metrics(trained: Mapping[str, float], seen: Mapping[str, Any]) -> dict[str,
         "latency_ms": seen["latency_ms"],
         "size_bytes": seen["size_bytes"],
     }
-    if seen["reference_loss"] is not None:
-        metrics["reference_loss"] = seen["reference_loss"]
-    return metrics
+    known = {name: seen[name] for name in ("reference_loss", "accuracy", "reference_accuracy")}
+    return metrics | {name: value for name, value in known.items() if value is not None}

@@ -79,7 +79,7 @@ class Succession:
             if challenger is None or challenger.stage is not Stage.DEPLOYED:
                 return
             isvc = await self.api.get(direct.path_of(self.deploying))
-            if direct.awaits(isvc) is not Awaits.READY:
+            if await direct.awaits(self.api, self.deploying, isvc) is not Awaits.READY:
                 return
             if direct.storage_uri_of(isvc, self.deploying.component) != challenger.storage_uri:
                 return

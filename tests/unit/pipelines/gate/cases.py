@@ -29,6 +29,7 @@ def evidence(
         "predictions": labels - chance.choice([-1, 1], len(day)) * challenger,
         "losses": challenger,
         "reference_predictions": labels - chance.choice([-1, 1], len(day)) * reference,
+        "reference_labels": labels,
         "reference_losses": reference,
         "event_ms": day.astype(np.int64) * DAY_MS + 5,
         "slices": {"colour": np.array(["blue", "green", "red", "white"])[chance.integers(0, 4, len(day))]},
