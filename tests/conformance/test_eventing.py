@@ -64,7 +64,11 @@ def triggers(sink: Recorder, target: Target, broker: str) -> Iterator[Any]:
             wait_for(lambda n=name, a=attributes, p=probes: is_reached(n, a, next(p)), f"an event at {name}")
 
     def is_reached(name: str, attributes: dict[str, str], id: str) -> bool:
-        assert sink.send(broker, id=id, **attributes).status == 202
+        answer = sink.send(broker, id=id, **attributes)
+        if answer.status != 202:
+            # A cluster's Broker that is Ready may answer 500 until its channel knows it.
+            assert not sink.target.is_local, answer
+            return False
         end = time.monotonic() + 1
         while not (found := arrived(sink, f"/{name}", "probe")) and time.monotonic() < end:
             time.sleep(0.02)
