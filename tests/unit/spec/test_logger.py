@@ -52,7 +52,7 @@ def test_lists_are_split_and_annotations_come_with_their_values() -> None:
 def test_as_text_it_fits_a_header_and_comes_back(annotations: dict[str, str], headers: list[str]) -> None:
     given_ = Logger("s", "n", "c", "r", "http://x/%20", "all", tuple(headers), tuple(annotations.items()))
     text = given_.to_text()
-    assert text.isascii() and text.isprintable() 
+    assert text.isascii() and text.isprintable()
     assert Logger.from_text(text) == given_
 
 
