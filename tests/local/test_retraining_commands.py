@@ -84,7 +84,7 @@ def place(machine: MachineLab, tmp_path_factory: pytest.TempPathFactory) -> Iter
         lab.wait_ready("flights")
         yield Place(lab, folder, with_tables(folder / "mlflow", tmp_path_factory))
     finally:
-        lab.kubectl("delete", "configmaps,events", "--all")
+        lab.kubectl("delete", "configmap", "glowplug-retraining-flights", "--ignore-not-found")
         lab.delete("flights")
 
 

@@ -59,7 +59,8 @@ sys.exit(result.is_failure)
 def cleared(machine: MachineLab) -> Iterator[MachineLab]:
     """The shared machine, which is left as it was."""
     yield machine
-    machine.kubectl("delete", "triggers,brokers,jobsinks,jobs,configmaps,events", "--all")
+    machine.kubectl("delete", "triggers,brokers,jobsinks,jobs", "--all")
+    machine.kubectl("delete", "configmap", "glowplug-retraining-flights", "--ignore-not-found")
     machine.delete("flights")
 
 

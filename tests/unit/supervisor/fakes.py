@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,8 @@ class FakeObjects:
         if key in self._live:
             raise AlreadyExists(f'{kind.resource} "{metadata["name"]}" already exists')
         version = next(self._versions)
-        metadata.update(resourceVersion=str(version), uid=f"uid-{version}", generation=1)
+        # Processes are found, and killed, by their pod's uid: tests beside this one must not have the same.
+        metadata.update(resourceVersion=str(version), uid=str(uuid.uuid4()), generation=1)
         return self._keep(kind, key, obj, "ADDED")
 
     def update(self, kind: Kind, obj: Object) -> Object:
