@@ -90,7 +90,9 @@ class Announcer:
         _log.log(logging.WARNING if is_warning else logging.INFO, "%s: %s", self._rules.model, message)
         isvc = await self._service()
         event = events.event(isvc, NAME, reason, message, is_warning=is_warning, now=now)
-        digest = hashlib.sha256(f"{id} {reason}".encode()).hexdigest()[:16]
+        # A service of the same name that was made anew has Events of its own.
+        uid = isvc["metadata"].get("uid", "")
+        digest = hashlib.sha256(f"{uid} {id} {reason}".encode()).hexdigest()[:16]
         event["metadata"]["name"] = f"{self._rules.inference_service}.{digest}"
         try:
             await self._api.create(f"/api/v1/namespaces/{self._rules.namespace}/events", event)
