@@ -1,5 +1,7 @@
 """What payload logging costs the caller: a request without it, with a sink that is well, and with one that hangs.
 
+The model is served by a unit, whose pods hand the copies over themselves.
+
 Three services with the same model, asked by turns on a connection each, so that a noisy minute hits all. Of two of them
 every request and answer is logged: to the machine's own broker, and to a socket that takes connections and never
 answers. The number of requests a second is held: what is asked is whether a caller waits longer. Then the same three as

@@ -3,7 +3,7 @@
 Three services with the same model, asked by turns on a connection each, so that a noisy minute hits all. Of two of them
 every request is copied: to a second revision with the same model, and to one that takes requests and never answers. The
 number of requests a second is held, since a shadow's copy takes CPU time beside the caller's next request: what is
-asked is whether a caller waits longer, not how much a computer can do.
+asked is whether a caller waits longer, not how much a computer can do. The pods in use hand the copies over themselves.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import json
 import os
@@ -116,8 +117,10 @@ def wait_shadow(machine: MachineLab, name: str, number: int) -> None:
 
 def shadow_process(machine: MachineLab) -> psutil.Process | None:
     for child in psutil.Process(machine.description["pid"]).children():
-        if "glowplug.shadow.process" in child.cmdline():
-            return child
+        # One that was killed has no command line until it is collected.
+        with contextlib.suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+            if "glowplug.shadow.process" in child.cmdline():
+                return child
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,12 @@ from glowplug.copies.child import listening_socket
 from glowplug.copies.copies import Copies, GivenUp
 from glowplug.copies.exchange import Exchange
 from glowplug.copies.reading import Reading
-from glowplug.router import Router
+from glowplug.copies.settings import parse_takers
+from glowplug.router import Router, RouterConfig
+from glowplug.serving.copying import Copying
+from glowplug.serving.http import HttpRequest, HttpResponse
+from glowplug.serving.http_protocol import HttpService
+from glowplug.serving.listener import HttpListener, bind
 from glowplug.spec import names
 from glowplug.spec.logger import MAX_BODY_BYTES, Logger
 from glowplug.spec.routes import Backend, Endpoint
@@ -117,8 +122,9 @@ async def server() -> AsyncIterator[Sized]:
     await found.close()
 
 
-async def publish(router: Router, endpoint: Endpoint, logger: Logger = LOGGER) -> None:
-    router.publish(table(entry("flights", r=100), Backend("default/r", (endpoint,), 0, 30.0, logger=logger)))
+async def publish(router: Router, endpoint: Endpoint, logger: Logger = LOGGER, copy_key: str = "") -> None:
+    backend = Backend("default/r", (endpoint,), 0, 30.0, logger=logger, copy_key=copy_key)
+    router.publish(table(entry("flights", r=100), backend))
     assert await router.settled()
 
 
@@ -154,6 +160,83 @@ async def test_bodies_of_every_size_are_copied_as_they_are(
         assert exchange.answer.headers[":status"] == "200"
         assert exchange.began_at <= exchange.ended_at
     assert found[-1].request.body == b"last" and not taker.lost and taker.copies.held_bytes == 0
+
+
+class Echo:
+    """What our own server may have to answer."""
+
+    def begin(self, request: HttpRequest, done: Callable[[HttpResponse], None]) -> None:
+        return None
+
+    async def answer(self, request: HttpRequest) -> HttpResponse:
+        headers = {"content-type": "application/json", "x-seen": " ".join(sorted(request.headers))}
+        return HttpResponse(int(request.headers["x-status"]), request.body[::-1], headers)
+
+
+@pytest.mark.parametrize("mode", ["all", "request", "response"])
+async def test_our_servers_copies_are_those_of_envoy(router: Router, taker: Taker, mode: str) -> None:
+    """One exchange, copied by Envoy and by the server behind it: equal but for the prefix, which Envoy cuts off."""
+    logger = replace(LOGGER, mode=mode, annotations=(("team", "flights, 100 % \N{SNOWMAN}"),))
+    copying = Copying(parse_takers(router.copying))
+    service = HttpService(copying.http(Echo()), max_body_bytes=2**26, keep_alive_s=30)
+    socket = bind("127.0.0.1", 0)
+    endpoint = Endpoint("default/x", "127.0.0.1", socket.getsockname()[1], None)
+    listener = HttpListener(service, socket)
+    await listener.start()
+    bodies = [b"q", b"q" * 4096, b"q" * 32 * 1024, b"qa" * 33 * 1024]
+    seen: list[str] = []
+    try:
+        for key in ("", router.copy_key):
+            await publish(router, endpoint, logger, copy_key=key)
+            async with Client(router.real_port) as client:
+                for number, body in enumerate(bodies):
+                    for status in (200, 400):
+                        head = f"x-status: {status}\r\nx-user: u\xe9{number}\r\n"
+                        head += f"content-type: a/b\r\nce-id: {number}\r\n"
+                        got, head_back, _ = await client.request(PATH + "?a=b", body=body, headers=head)
+                        assert got == status
+                        seen.append(head_back)
+        found = await taker.until(4 * len(bodies))
+    finally:
+        copying.close()
+        listener.close()
+        await listener.drained()
+    assert router.copy_key not in "".join(seen), "no model sees the header"
+    half = 2 * len(bodies)
+    for by_envoy, by_server in zip(found[:half], found[half:], strict=True):
+        assert by_envoy.about == {**by_server.about, names.COPY_PREFIX: "/serving/default/flights"}
+        headers = dict(by_server.request.headers)
+        headers[":path"] = by_envoy.about[names.COPY_PREFIX] + headers[":path"]
+        assert dict(by_envoy.request.headers) == headers
+        assert dict(by_envoy.answer.headers) == dict(by_server.answer.headers)
+        assert (by_envoy.request.body, by_envoy.answer.body) == (
+            by_server.request.body,
+            by_server.answer.body,
+        )
+    assert any(exchange.request.body or exchange.answer.body for exchange in found)
+    assert await router.uncopied() == 0 and not taker.lost
+
+
+async def test_a_client_cannot_ask_for_copies(router: Router, taker: Taker) -> None:
+    """What it sends under the header's name, if it knew it, is replaced; and a name that it guesses is none."""
+    copying = Copying(parse_takers(router.copying))
+    service = HttpService(copying.http(Echo()), max_body_bytes=2**26, keep_alive_s=30)
+    socket = bind("127.0.0.1", 0)
+    listener = HttpListener(service, socket)
+    await listener.start()
+    try:
+        endpoint = Endpoint("default/x", "127.0.0.1", socket.getsockname()[1], None)
+        await publish(router, endpoint, copy_key=router.copy_key)
+        async with Client(router.real_port) as client:
+            forged = "x-status: 200\r\nglowplug-copy-payloads-0: {} all\r\n"
+            forged += f"glowplug-copy-payloads-{router.copy_key}: {{}} all\r\n"
+            assert (await client.request(PATH, body=b"q", headers=forged))[0] == 200
+        (exchange,) = await taker.until(1)
+        assert Logger.from_text(exchange.about[names.COPY_LOGGER]) == LOGGER
+    finally:
+        copying.close()
+        listener.close()
+        await listener.drained()
 
 
 async def test_a_body_that_is_too_large_is_said_to_be(router: Router, taker: Taker, server: Sized) -> None:
@@ -262,3 +345,13 @@ async def test_a_new_listener_keeps_copying(router: Router, taker: Taker, server
         async with Client(router.real_port) as client:
             await client.request(PATH, body=b"q%d" % number)
         assert (await taker.until(number + 1))[-1].request.body == b"q%d" % number
+
+
+async def test_pods_can_be_told_before_the_router_runs(tmp_path: Path) -> None:
+    router = Router(RouterConfig(tmp_path, port=0))
+    before = parse_takers(router.copying)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(router.run)
+        assert parse_takers(router.copying) == before
+        assert {taker.socket for taker in before} == {str(router.copies_socket), str(router.payloads_socket)}
+        tasks.cancel_scope.cancel()

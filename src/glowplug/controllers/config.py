@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -12,6 +13,8 @@ class ControllersConfig:
     # Where the ingress listens, without a trailing slash: the base of every URL in a status.
     ingress_url: str = "http://127.0.0.1:8080"
     domain: str = "localhost"
+    # The secret by which pods whose serving container has this image copy requests by themselves; empty: they do not.
+    copy_key_of: Callable[[str], str] = lambda image: ""
     # Knative's default for serving.knative.dev/progress-deadline (config-deployment).
     progress_deadline_s: float = 600.0
     # Between the moment when no route leads to a revision any more and the end of its pods: what a proxy still had

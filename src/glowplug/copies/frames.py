@@ -1,4 +1,4 @@
-"""What Envoy says of a request that goes through it: frames, bytes -> values, pure. `copy.lua` writes them.
+"""What is said of a request that was copied: frames, bytes -> values, pure. `copy.lua` and `encoding` write them.
 
 A frame is two lengths, of eight hexadecimal digits each, then so many bytes of texts, then so many of a body. Between
 the texts is NUL: the request's number, its side, what follows, what the route says of it (JSON, with a request's first

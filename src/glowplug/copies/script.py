@@ -6,31 +6,12 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/lua_
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from enum import Enum
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-# The key of the filter's context, under which a route gives its settings.
+# The key of the filter's context, under which a route gives its settings (`Settings.to_script`).
 ROUTE = "route"
-
-
-class Parts(Enum):
-    """What is copied of an exchange."""
-
-    ALL = ""
-    REQUEST = "request"
-    ANSWER = "answer"  # and of the request its headers
-
-
-def route(about: Mapping[str, str], parts: Parts = Parts.ALL, headers: Iterable[str] = ()) -> str:
-    """The settings of a route: what is said of its requests with each copy, and what is copied of them.
-
-    Of a request's headers those with these names are copied, all if there are none. `copy.lua` reads it.
-    """
-    told = json.dumps(about, separators=(",", ":"))
-    return "\n".join((told, parts.value, " ".join(dict.fromkeys(headers))))
 
 
 def source(socket: Path, name: str, max_body_bytes: int, answer_headers: Iterable[str]) -> str:

@@ -66,7 +66,8 @@ class Parts:
         self.autoscaling = Autoscaling(self.router, clock, lambda revision: _siblings(state, revision))
         self.activator = Activator(ActivatorConfig(), on_wait=self.autoscaling.waited_for)
         self.autoscaling.activator = self.activator
-        self.supervisor = _supervisor(config, directory, state, self.router, discover(folders))
+        self._images = discover(folders)
+        self.supervisor = _supervisor(config, directory, state, self.router, self._images)
         self.shadows = Shadows(
             ShadowConfig(), notify=lambda notice: event_of(state, notice), on_pid=self.supervisor.guard
         )
@@ -92,7 +93,7 @@ class Parts:
             self._state.recorder,
             self._publish,
             self.autoscaling,
-            ControllersConfig(self._ingress_url, self._config.domain),
+            ControllersConfig(self._ingress_url, self._config.domain, self._copy_key_of),
             self._clock,
             is_waited_for=lambda revision: revision in self.activator.held(),
             engine=self.eventing,
@@ -129,6 +130,10 @@ class Parts:
             }
         )
         return self._description
+
+    def _copy_key_of(self, image: str) -> str:
+        unit = self._images.find(image)
+        return self.router.copy_key if unit is not None and unit.copies else ""
 
     @property
     def _ingress_url(self) -> str:
@@ -211,4 +216,5 @@ def _supervisor(
         resolve,
         unrouted,
         settings,
+        copying=lambda: router.copying,
     )

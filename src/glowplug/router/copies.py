@@ -1,4 +1,8 @@
-"""Copies of requests and answers out of Envoy, pure: for a shadow, and for the payload logger.
+"""Copies of requests and answers, pure: for a shadow, and for the payload logger.
+
+A pod of our own server copies by itself, once its answer is on its way, where a header of the request says so: its name
+is a secret of this run (`Backend.copy_key`), so that no client can ask for it. For all other pods Envoy copies. Either
+way it is turned on for a part of the weight of a route.
 
 Envoy's Lua filter runs a script (`glowplug.copies.script`) that writes copies to a unix socket as they pass, and waits
 for nothing. Each taker has a filter and a socket of its own: the process of one may be behind, or gone, without the
@@ -12,10 +16,11 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/lua_
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from glowplug.copies import script
+from glowplug.copies.settings import Parts, Settings, Taker, takers_text
 from glowplug.router.clusters import TYPE, Resource
 from glowplug.router.layout import Layout
 from glowplug.spec import names
@@ -41,6 +46,8 @@ _COMPARED_ANSWER = (*_LOGGED_ANSWER, "content-encoding", "x-envoy-upstream-servi
 # weights of a route have to stay below 2**32.
 _PARTS = 1000
 _WHITE = frozenset(string.whitespace)
+# Of a header that asks a pod to copy. Envoy takes 60 KiB of headers from a client, and our server 64 with these.
+_MAX_HEADER_BYTES = 1536
 
 
 def filters(layout: Layout) -> list[Resource]:
@@ -51,9 +58,18 @@ def filters(layout: Layout) -> list[Resource]:
     ]
 
 
-def shadowing(about: Mapping[str, str]) -> Resource:
-    """The shadow's filter for a part of a route: whoever takes the copies is told `about` with each."""
-    return _turned_on(COPIES, script.route(about))
+def environment(layout: Layout, key: str) -> str:
+    """What tells a pod that copies by itself where to, and by which headers it is asked to."""
+    shadows = Taker(_header(COPIES, key), str(layout.copies), MAX_SHADOWED_BYTES, _COMPARED_ANSWER, lost="")
+    loggers = Taker(
+        _header(PAYLOADS, key), str(layout.payloads), MAX_LOGGED_BYTES, _LOGGED_ANSWER, str(layout.uncopied)
+    )
+    return takers_text((shadows, loggers))
+
+
+def shadowed(cluster: Resource, about: Mapping[str, str], prefix: str, key: str) -> Resource:
+    """A weighted cluster of which all is copied for a shadow: whoever takes the copies is told `about` with each."""
+    return _copied(cluster, COPIES, key, lambda cut: Settings.of({**about, names.COPY_PREFIX: cut}), prefix)
 
 
 def logged(
@@ -62,11 +78,12 @@ def logged(
     *,
     prefix: str,
     is_by_caller: bool,
+    keys: Mapping[str, str],
 ) -> list[tuple[str, Resource]]:
     """A route's weighted clusters (by revision), of which each logger's share of its own revision is copied.
 
     Where callers are known (`is_by_caller`) they keep their revision, so the sum of the weights has to stay: the sample
-    is of callers then, in whole percents.
+    is of callers then, in whole percents. `keys` are those of the revisions whose pods copy by themselves.
     """
     is_whole = is_by_caller or all(logger.percent in (0.0, 100.0) for logger in loggers.values())
     parts = 1 if is_whole else _PARTS
@@ -78,30 +95,48 @@ def logged(
         if whole > copied:
             found.append((revision, {**cluster, "weight": whole - copied}))
         if copied and logger:
-            found.append(
-                (revision, {**cluster, "weight": copied, "typed_per_filter_config": _logging(logger, prefix)})
-            )
+            part = {**cluster, "weight": copied}
+            found.append((revision, _logged(part, logger, prefix, keys.get(revision, ""))))
     return found
 
 
-def _logging(logger: Logger, prefix: str) -> Resource:
+def _logged(cluster: Resource, logger: Logger, prefix: str, key: str) -> Resource:
+    return _copied(cluster, PAYLOADS, key, lambda cut: _logging(logger, cut), prefix)
+
+
+def _logging(logger: Logger, prefix: str) -> Settings:
     about = {names.COPY_LOGGER: logger.to_text(), names.COPY_PREFIX: prefix}
-    parts = script.Parts.ALL if logger.tells_requests else script.Parts.ANSWER
+    parts = Parts.ALL if logger.tells_requests else Parts.ANSWER
     if not logger.tells_responses:
         about[names.COPY_REQUEST_ONLY] = "true"
-        parts = script.Parts.REQUEST
+        parts = Parts.REQUEST
     # What is no header's name is in no request.
     headers = (name.lower() for name in logger.headers if not _WHITE.intersection(name))
-    return _turned_on(PAYLOADS, script.route(about, parts, (*_LOGGED_REQUEST, *headers)))
+    return Settings.of(about, parts, (*_LOGGED_REQUEST, *headers))
 
 
-def _turned_on(name: str, route: str) -> Resource:
+def _copied(
+    cluster: Resource, taker: str, key: str, settings_of: Callable[[str], Settings], prefix: str
+) -> Resource:
+    """The cluster with its copies turned on: by its pods where it has a key, else by Envoy, who sees the prefix yet."""
+    if key and len(text := settings_of("").to_header()) <= _MAX_HEADER_BYTES:
+        # Envoy takes a % for the beginning of a variable.
+        asked = {"key": _header(taker, key), "value": text.replace("%", "%%")}
+        added = {"header": asked, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        return {**cluster, "request_headers_to_add": [*cluster.get("request_headers_to_add", ()), added]}
     per_route = {
         "@type": TYPE + _LUA + "LuaPerRoute",
         "name": _SCRIPT,
-        "filter_context": {script.ROUTE: route},
+        "filter_context": {script.ROUTE: settings_of(prefix).to_script()},
     }
-    return {name: per_route}
+    return {
+        **cluster,
+        "typed_per_filter_config": {**cluster.get("typed_per_filter_config", {}), taker: per_route},
+    }
+
+
+def _header(taker: str, key: str) -> str:
+    return f"glowplug-copy-{taker}-{key}"
 
 
 def _filter(name: str, socket: Path, max_body_bytes: int, answer_headers: Iterable[str]) -> Resource:

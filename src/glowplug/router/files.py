@@ -31,6 +31,8 @@ def prepare(directory: Path) -> Layout:
     layout = Layout(directory, sockets)
     shutil.rmtree(layout.xds, ignore_errors=True)
     layout.xds.mkdir()
+    shutil.rmtree(layout.uncopied, ignore_errors=True)
+    layout.uncopied.mkdir()
     clear_sockets(layout, keep_folder=True)
     return layout
 

@@ -57,6 +57,11 @@ class Layout:
         return self.sockets / "payloads.sock"
 
     @property
+    def uncopied(self) -> Path:
+        """A folder: how many copies each of the pods that copy by themselves could not hand over."""
+        return self.directory / "uncopied"
+
+    @property
     def shadow(self) -> Path:
         """Where Envoy takes requests for shadows."""
         return self.sockets / "shadow.sock"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,8 @@ class Router:
     def __init__(self, config: RouterConfig, *, on_pid: Callable[[int], None] = lambda pid: None) -> None:
         self._config = config
         self._on_pid = on_pid
+        # By which pods know that it is the ingress who asks them to copy.
+        self.copy_key = secrets.token_hex(16)
         self._table = RouteTable()
         self._port: ReservedPort | None = None
         self._local: dict[tuple[str, str], ReservedPort] = {}
@@ -99,6 +102,12 @@ class Router:
         if self._layout is None:
             raise RuntimeError("the router does not run")
         return self._layout.payloads
+
+    @property
+    def copying(self) -> str:
+        """What pods that copy by themselves get by their environment (`names.COPIES_ENV`), and nobody else may know;
+        also before `run`, since pods of the machine's last life may start first. Raises OSError as `run` does."""
+        return copies.environment(self._prepared(), self.copy_key)
 
     @property
     def shadow_socket(self) -> Path:
@@ -163,9 +172,12 @@ class Router:
         return {revision: counted for revision, counted in found.items() if revision in known}
 
     async def uncopied(self) -> int:
-        """How many requests could not be copied for the payload logger, since Envoy started. Raises OSError or
-        TimeoutError while Envoy is not there."""
-        return 0 if self._layout is None else await admin.count(self._layout.admin, copies.UNCOPIED)
+        """How many requests could not be copied for the payload logger, by Envoy since it started and by pods. Raises
+        OSError or TimeoutError while Envoy is not there."""
+        if self._layout is None:
+            return 0
+        by_pods = sum(int(path.read_bytes() or b"0") for path in self._layout.uncopied.iterdir())
+        return by_pods + await admin.count(self._layout.admin, copies.UNCOPIED)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Runs Envoy until cancelled; started when it serves the table that was published before.
@@ -176,7 +188,7 @@ class Router:
         self._port = ReservedPort(self._config.host, self._config.port)
         source = EndpointSource()
         try:
-            self._layout = layout = prepare(self._config.directory)
+            layout = self._prepared()
             command = envoy_command(envoy_binary(), layout.bootstrap, self._config)
             self._feed = feed = Feed(layout, self._config, source, self._reason)
             self._keeper = Keeper(
@@ -304,6 +316,12 @@ class Router:
                 self._released |= done
                 self._wake.set()
             await anyio.sleep(_QUEUE_POLL_S)
+
+    def _prepared(self) -> Layout:
+        """The router's folder, emptied once."""
+        if self._layout is None:
+            self._layout = prepare(self._config.directory)
+        return self._layout
 
     def _snapshot(self, layout: Layout) -> xds.Snapshot:
         ports = {key: port.port for key, port in self._local.items()}

@@ -9,11 +9,11 @@ and in no access log, and they are not copied again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from glowplug.router.clusters import ENTRY, TYPE, Resource
-from glowplug.router.copies import shadowing
+from glowplug.router.copies import shadowed
 from glowplug.spec import names
 from glowplug.spec.routes import Shadow
 
@@ -25,12 +25,18 @@ _PARTS = 10_000
 
 
 def weights(
-    shares: Iterable[tuple[str, Resource]], shadow: Shadow, service: str, *, prefix: str, is_by_caller: bool
+    shares: Iterable[tuple[str, Resource]],
+    shadow: Shadow,
+    service: str,
+    *,
+    prefix: str,
+    is_by_caller: bool,
+    keys: Mapping[str, str],
 ) -> list[Resource]:
     """A route's weighted clusters (by revision), of which the shadow's share of each other revision is copied.
 
     Where callers are known (`is_by_caller`) they keep their revision, so the sum of the weights has to stay: the sample
-    is of callers then, in whole percents.
+    is of callers then, in whole percents. `keys` are those of the revisions whose pods copy by themselves.
     """
     parts = 1 if is_by_caller else _PARTS
     found: list[Resource] = []
@@ -40,20 +46,13 @@ def weights(
         if whole > copied:
             found.append({**cluster, "weight": whole - copied})
         if copied:
-            told = _told(service, revision, shadow.revision, prefix)
-            told |= cluster.get("typed_per_filter_config", {})
-            found.append({**cluster, "weight": copied, "typed_per_filter_config": told})
+            about = {
+                names.COPY_SERVICE: service,
+                names.COPY_REVISION: revision,
+                names.COPY_SHADOW: shadow.revision,
+            }
+            found.append(shadowed({**cluster, "weight": copied}, about, prefix, keys.get(revision, "")))
     return found
-
-
-def _told(service: str, revision: str, shadow: str, prefix: str) -> Resource:
-    about = {
-        names.COPY_SERVICE: service,
-        names.COPY_REVISION: revision,
-        names.COPY_SHADOW: shadow,
-        names.COPY_PREFIX: prefix,
-    }
-    return shadowing(about)
 
 
 def timed(route: Resource) -> Resource:

@@ -8,7 +8,7 @@ came, in Knative's headers; where it has none, nothing is added.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from glowplug.router import copies
 from glowplug.router import shadow as shadows
@@ -38,6 +38,8 @@ class Way:
     shadow: Shadow | None = None
     # Of its revisions those that log their payloads.
     loggers: tuple[tuple[str, Logger], ...] = ()
+    # Of its revisions those whose pods copy by themselves, with their secret.
+    copy_keys: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     # What the pod is told of the way, by header.
     told: tuple[tuple[str, str], ...] = ()
     # The ways of those that name a tag.
@@ -89,12 +91,15 @@ class Way:
         is_split = len(weights) > 1
         is_by_caller = is_split and self.affinity is not None
         shares = list(zip((revision for revision, _ in self.weights), weights, strict=True))
+        keys = dict(self.copy_keys)
         if self.loggers:
-            shares = copies.logged(shares, dict(self.loggers), prefix=prefix, is_by_caller=is_by_caller)
+            shares = copies.logged(
+                shares, dict(self.loggers), prefix=prefix, is_by_caller=is_by_caller, keys=keys
+            )
             weights = [share for _, share in shares]
         if self.shadow is not None:
             weights = shadows.weights(
-                shares, self.shadow, self.service, prefix=prefix, is_by_caller=is_by_caller
+                shares, self.shadow, self.service, prefix=prefix, is_by_caller=is_by_caller, keys=keys
             )
         if self.affinity is None or not is_split:
             return {"weighted_clusters": {"clusters": weights}}
@@ -132,7 +137,21 @@ def _split(entry: RouteEntry, backends: Mapping[str, Backend]) -> Way:
         shadow = None
     logged = ((s.revision, backends[s.revision].logger) for s in splits if s.revision in backends)
     loggers = tuple((revision, logger) for revision, logger in logged if logger is not None)
-    return Way(service, weights, held, max(timeouts), affinity=entry.affinity, shadow=shadow, loggers=loggers)
+    copy_keys = tuple(
+        (s.revision, backends[s.revision].copy_key)
+        for s in splits
+        if s.revision in backends and backends[s.revision].copy_key
+    )
+    return Way(
+        service,
+        weights,
+        held,
+        max(timeouts),
+        affinity=entry.affinity,
+        shadow=shadow,
+        loggers=loggers,
+        copy_keys=copy_keys,
+    )
 
 
 def no_way(namespace: str, service: str) -> Way:

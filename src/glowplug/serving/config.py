@@ -78,6 +78,8 @@ class ServerConfig:
     pair: str = ""
     transformer_host: str = ""
     revision: str = ""
+    # Where the server copies requests and answers to, if anywhere: `copies.settings.takers_text`. It holds a secret.
+    copies: str = field(default="", repr=False)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
 
     @classmethod
@@ -113,6 +115,7 @@ class ServerConfig:
             pair=env.get(names.PAIR_ENV, ""),
             transformer_host=env.get(names.TRANSFORMER_HOST_ENV, ""),
             revision=env.get(names.REVISION_ENV, ""),
+            copies=env.get(names.COPIES_ENV, ""),
             predictor=PredictorConfig(
                 host=host,
                 protocol=options.predictor_protocol,

@@ -28,6 +28,7 @@ from glowplug.serving.dataplane import (
 from glowplug.serving.urgency import Expired, read_urgency, set_urgency
 from glowplug.wire import InferRequest, InferResponse, v2_grpc
 from glowplug.wire.http2 import GrpcService, Limits, Stream, grpc_timeout_s, status
+from glowplug.wire.http2.server import Handler
 
 MAX_MESSAGE = 1500
 BACKLOG = 2048
@@ -296,9 +297,11 @@ def _status(error: InferenceError) -> str:
 class GrpcServer:
     """A bound server: `start`, then `drain`, and `abort` in any case."""
 
-    def __init__(self, endpoints: GrpcEndpoints, listener: socket.socket, limits: Limits) -> None:
+    def __init__(
+        self, endpoints: GrpcEndpoints, handler: Handler, listener: socket.socket, limits: Limits
+    ) -> None:
         self._endpoints = endpoints
-        self._service = GrpcService(self._endpoints, limits)
+        self._service = GrpcService(handler, limits)
         self._socket = listener
         self._server: asyncio.AbstractServer | None = None
 
@@ -337,9 +340,18 @@ class GrpcServer:
 
 
 def bind(
-    plane: DataPlane, *, host: str, port: int, max_message_bytes: int, endpoints: GrpcEndpoints | None = None
+    plane: DataPlane,
+    *,
+    host: str,
+    port: int,
+    max_message_bytes: int,
+    endpoints: GrpcEndpoints | None = None,
+    around: Callable[[Handler], Handler] | None = None,
 ) -> tuple[GrpcServer, int]:
-    """A server that is bound but not started, and its port. Raises ConfigError where the port is taken."""
+    """A server that is bound but not started, and its port. Raises ConfigError where the port is taken.
+
+    `around` makes the handler that gets the calls, from the one that answers them.
+    """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     # A client whose computer is gone is noticed in the end; connections inherit it.
@@ -353,4 +365,6 @@ def bind(
             hint="--grpc_port or $GRPC_PORT sets another, 0 any free",
         ) from error
     limits = Limits(max_message_bytes=max_message_bytes, max_streams=MAX_STREAMS)
-    return GrpcServer(endpoints or GrpcEndpoints(plane), listener, limits), listener.getsockname()[1]
+    endpoints = endpoints or GrpcEndpoints(plane)
+    handler = around(endpoints) if around else endpoints
+    return GrpcServer(endpoints, handler, listener, limits), listener.getsockname()[1]

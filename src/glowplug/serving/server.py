@@ -21,15 +21,17 @@ from glowplug.errors import ConfigError, GlowplugError
 from glowplug.serving.config import ServerConfig
 from glowplug.serving.dataplane import DataPlane
 from glowplug.serving.http import HttpEndpoints
-from glowplug.serving.http_protocol import HttpService
+from glowplug.serving.http_protocol import Endpoints, HttpService
 from glowplug.serving.kserve_model import KServeModel, is_kserve_model
 from glowplug.serving.light import LightModel, Served
 from glowplug.serving.listener import HttpListener, bind
 from glowplug.serving.metrics import process_samples
 from glowplug.serving.model import Model
 from glowplug.serving.timeline import IMPORTED, LISTENING, LOADED, WARMED, TimedMetrics, Timeline
+from glowplug.spec import names
 
 if TYPE_CHECKING:
+    from glowplug.serving.copying import Copying
     from glowplug.serving.pairlock import PairLock
 
 log = logging.getLogger("glowplug.serving")
@@ -70,7 +72,7 @@ def rehearse() -> None:
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: F401
     with contextlib.suppress(ImportError):
-        from glowplug.serving import grpc_server  # noqa: F401
+        from glowplug.serving import copying, grpc_server  # noqa: F401
     ServerConfig.from_args([], {})
 
 
@@ -97,6 +99,20 @@ def _new_loop(name: str) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+def _copying(text: str) -> Copying:
+    """Raises ConfigError."""
+    from glowplug.copies.settings import parse_takers
+    from glowplug.serving.copying import Copying
+
+    try:
+        return Copying(parse_takers(text))
+    except (ValueError, TypeError, KeyError) as error:
+        # What it says is a secret.
+        raise ConfigError(
+            f"${names.COPIES_ENV} is not what the machine gives: {type(error).__name__}"
+        ) from None
+
+
 class Server:
     """One server; `run` returns when it is over. `http_port` and `grpc_port` are the bound ones, once it runs."""
 
@@ -104,6 +120,7 @@ class Server:
         self._config = config
         self._timeline = timeline or Timeline()
         self._metrics = TimedMetrics(self._timeline)
+        self._copying = _copying(config.copies) if config.copies else None
         self._lock: PairLock | None = None
         if config.pair:
             from glowplug.serving.pairlock import PairLock
@@ -181,7 +198,9 @@ class Server:
         config = self._config
         listener = bind(config.host, config.http_port)
         self.http_port = listener.getsockname()[1]
-        endpoints = self._http_endpoints()
+        endpoints: Endpoints = self._http_endpoints()
+        if self._copying is not None:
+            endpoints = self._copying.http(endpoints)
         service = HttpService(
             endpoints, max_body_bytes=config.max_body_bytes, keep_alive_s=config.keep_alive_s
         )
@@ -195,6 +214,7 @@ class Server:
                 port=config.grpc_port,
                 max_message_bytes=config.max_body_bytes,
                 endpoints=self._lock.grpc_endpoints(self._plane) if self._lock else None,
+                around=self._copying.grpc if self._copying else None,
             )
 
     def _http_endpoints(self) -> HttpEndpoints:
@@ -305,3 +325,5 @@ class Server:
             await self._predictor.aclose()
         if self._lock is not None:
             await self._lock.aclose()
+        if self._copying is not None:
+            self._copying.close()

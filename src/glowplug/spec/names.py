@@ -52,6 +52,8 @@ COPY_PREFIX = "prefix"
 # The same of one that is logged: the logger, see `logger`; and whether its answer is left out.
 COPY_LOGGER = "logger"
 COPY_REQUEST_ONLY = "request-only"
+# Where a pod's server, which copies by itself, sends its copies, and by which headers it is asked to; holds a secret.
+COPIES_ENV = "GLOWPLUG_COPIES"
 # On an InferenceService: which percentage of the requests its payload loggers tell of, see `logger`.
 LOGGER_SAMPLE_PERCENT = "glowplug.dev/logger-sample-percent"
 # On the answer to a shadow: the milliseconds that its pod took; no number where no pod answered.

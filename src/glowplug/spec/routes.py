@@ -5,7 +5,7 @@ A table is whole, never a difference: the router compares it with what Envoy run
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from glowplug.spec.affinity import Affinity
@@ -36,7 +36,8 @@ class Backend:
     """One revision, `namespace/name`, and the pods that serve it now (none while it has no ready pod).
 
     Without pods, in mode `SERVE`, its requests are refused: nothing will come that could take them. Pods whose port is
-    named `h2c` get every request over HTTP/2.
+    named `h2c` get every request over HTTP/2. `copy_key`: its pods copy requests and answers by themselves where a
+    request says so under this secret, see `router.copies`; empty where Envoy has to.
     """
 
     revision: str
@@ -46,6 +47,7 @@ class Backend:
     mode: Mode = Mode.SERVE
     logger: Logger | None = None
     is_h2c: bool = False
+    copy_key: str = field(default="", repr=False)
 
     @property
     def takes_requests(self) -> bool:

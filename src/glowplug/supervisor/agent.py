@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -72,13 +72,14 @@ class Supervisor:
         resolve: Resolve,
         unrouted: Unrouted,
         config: SupervisorConfig,
+        copying: Callable[[], str] = lambda: "",
     ) -> None:
         # Containers run in folders of their own, where a relative path would lead elsewhere.
         config = replace(config, data_dir=config.data_dir.resolve())
         self._objects = objects
         self._config = config
         self._guard = Guard(config.python, config.groups_dir, mark_of(config.data_dir))
-        around = Surroundings(config, images, self._lookup, resolve, self._guard.mark)
+        around = Surroundings(config, images, self._lookup, resolve, self._guard.mark, copying)
         launcher = Launcher(self._guard)
         self._pool = Pool(config, images, launcher, self._is_busy)
         self._starts = StartMetrics()

@@ -9,6 +9,8 @@ A unit is a folder whose pyproject.toml has
     preload = ["onnxruntime"]           # optional: what the warm pool imports besides what the main module imports;
                                         # "module:function" is called too
     pool = false                        # optional: no warm pool, every replica is started by exec
+    copies = true                       # optional: it is our server (glowplug.serving) that takes its requests, which
+                                        # copies them by itself for payload loggers and shadows
 
 There is no guess beyond this table: an image that is not in it is an error that lists those that are.
 """
@@ -38,6 +40,7 @@ class Unit:
     readiness: str | None = None
     preload: tuple[str, ...] = ()
     is_pooled: bool = True
+    copies: bool = False
 
     @property
     def src(self) -> Path:
@@ -114,6 +117,7 @@ def _read(path: Path, problems: list[str]) -> Unit | None:
         table.get("readiness"),
         tuple(table.get("preload", ())),
         table.get("pool", True),
+        table.get("copies", False),
     )
 
 
@@ -131,9 +135,12 @@ def _problems(path: Path, table: Any) -> list[str]:
     preload = table.get("preload", [])
     if not (isinstance(preload, list) and all(isinstance(name, str) and name for name in preload)):
         found.append(f"{path} [tool.glowplug.unit] preload: must be a list of `module` or `module:function`")
-    if not isinstance(table.get("pool", True), bool):
-        found.append(f"{path} [tool.glowplug.unit] pool: must be true or false")
-    unknown = sorted(set(table) - {"image", "run", "readiness", "preload", "pool"})
+    found += [
+        f"{path} [tool.glowplug.unit] {key}: must be true or false"
+        for key in ("pool", "copies")
+        if not isinstance(table.get(key, True), bool)
+    ]
+    unknown = sorted(set(table) - {"image", "run", "readiness", "preload", "pool", "copies"})
     if unknown:
         found.append(f"{path} [tool.glowplug.unit]: unknown keys {', '.join(unknown)}")
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,17 @@ class PodPlace:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all pods of the machine share. `mark` is the machine's value of MACHINE_MARK."""
+    """What all pods of the machine share. `mark` is the machine's value of MACHINE_MARK.
+
+    `copying` is what units whose server copies requests by itself are told of it; empty: nothing.
+    """
 
     config: SupervisorConfig
     images: ImageTable
     lookup: Lookup
     resolve: Resolve
     mark: str
+    copying: Callable[[], str] = lambda: ""
 
 
 def port_plan(pod: Mapping[str, Any], images: ImageTable) -> PortPlan:
@@ -186,6 +190,8 @@ def _environment(
         **environment.threads(container),
     }
     marks = {MACHINE_MARK: around.mark, POD_MARK: pod["metadata"]["uid"]}
+    if unit is not None and unit.copies and not container.get("command") and (copying := around.copying()):
+        marks[names.COPIES_ENV] = copying
     return {**base, **variables, **marks}, variables
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glowplug.copies.script import ROUTE
+from glowplug.copies.settings import Settings
 from glowplug.router.copies import COPIES, PAYLOADS, logged
 from glowplug.router.ways import way
 from glowplug.spec import names
@@ -95,6 +96,49 @@ def test_a_shadow_and_a_logger_take_their_copies_apart() -> None:
     assert total < 2**32
 
 
+def asked(cluster: dict[str, Any]) -> dict[str, str]:
+    """What the pods are asked to copy: settings by the header's name, as Envoy sends them."""
+    headers = [each["header"] for each in cluster["request_headers_to_add"]]
+    return {h["key"]: h["value"].replace("%%", "%") for h in headers if h["key"].startswith("glowplug-copy-")}
+
+
+def test_pods_that_copy_by_themselves_are_asked_to_and_others_are_not() -> None:
+    logger = replace(LOGGER, annotations=(("team", "flights, 100 %"),))
+    key = {"copy_key": "secret"}
+    backends = {
+        STABLE: Backend(STABLE, (ENDPOINT,), 0, 60.0, logger=logger, **key),
+        CANARY: Backend(CANARY, (ENDPOINT,), 0, 60.0, logger=logger),
+    }
+    shadow = Shadow("default/flights-00003", 100.0)
+    backends[shadow.revision] = Backend(shadow.revision, (ENDPOINT,), 0, 60.0)
+    found = way(entry(10, shadow), backends).routes({"prefix": "/serving/flights"}, prefix_rewrite="/")
+    stable, canary = found[0]["route"]["weighted_clusters"]["clusters"]
+    assert not asked(canary) and about(canary) and about(canary, COPIES)
+    assert about(canary)[names.COPY_PREFIX] == "/serving/flights"
+    assert "typed_per_filter_config" not in stable
+    logged, shadowed = (
+        asked(stable)["glowplug-copy-payloads-secret"],
+        asked(stable)["glowplug-copy-copies-secret"],
+    )
+    settings = Settings.from_header(logged)
+    told = json.loads(settings.about)
+    assert Logger.from_text(told[names.COPY_LOGGER]) == logger
+    # The pod sees no prefix.
+    assert (
+        told[names.COPY_PREFIX] == "" == json.loads(Settings.from_header(shadowed).about)[names.COPY_PREFIX]
+    )
+    assert settings.headers[0] == ":path" and not Settings.from_header(shadowed).headers
+    assert "secret" not in repr(backends[STABLE])
+
+
+def test_settings_too_long_for_a_header_go_to_envoy() -> None:
+    long = replace(LOGGER, annotations=(("team", "x" * 2000),))
+    backends = {STABLE: Backend(STABLE, (ENDPOINT,), 0, 60.0, logger=long, copy_key="secret")}
+    to = way(RouteEntry("default", "flights", ("flights",), (), (Split(STABLE, 100),)), backends)
+    (cluster,) = to.routes({"prefix": "/"})[0]["route"]["weighted_clusters"]["clusters"]
+    assert not asked(cluster) and Logger.from_text(about(cluster)[names.COPY_LOGGER]) == long
+
+
 @given(st.floats(0, 100), st.integers(1, 99), st.booleans())
 def test_a_share_changes_no_split(percent: float, weight: int, is_by_caller: bool) -> None:
     shares = [
@@ -102,7 +146,7 @@ def test_a_share_changes_no_split(percent: float, weight: int, is_by_caller: boo
         (CANARY, {"name": CANARY, "weight": 100 - weight}),
     ]
     loggers = {STABLE: replace(LOGGER, percent=percent)}
-    found = logged(shares, loggers, prefix="", is_by_caller=is_by_caller)
+    found = logged(shares, loggers, prefix="", is_by_caller=is_by_caller, keys={})
     total = sum(cluster["weight"] for _, cluster in found)
     stable = sum(cluster["weight"] for revision, cluster in found if revision == STABLE)
     assert stable * 100 == weight * total

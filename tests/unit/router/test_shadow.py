@@ -62,7 +62,7 @@ def test_nobody_gets_more_or_less_for_it(
     percent: float, given_weights: list[int], is_by_caller: bool
 ) -> None:
     plain = [(f"default/r{n}", {"name": f"r{n}", "weight": w}) for n, w in enumerate(given_weights)]
-    found = weights(plain, Shadow("default/r1", percent), "s", prefix="", is_by_caller=is_by_caller)
+    found = weights(plain, Shadow("default/r1", percent), "s", prefix="", is_by_caller=is_by_caller, keys={})
     scale = sum(cluster["weight"] for cluster in found) / sum(given_weights)
     assert scale == (1 if is_by_caller else 10_000)
     assert all(cluster["weight"] > 0 for cluster in found)

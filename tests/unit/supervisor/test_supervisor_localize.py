@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,26 @@ def run(container, **pod_fields):
     pod = {"metadata": DEMO["metadata"], "spec": {"containers": [container], **pod_fields}}
     where = place(pod)
     return localize(pod, container, where, around()), where
+
+
+def test_units_that_copy_are_told_where_to_and_nothing_else_is():
+    where = place(DEMO)
+    told = replace(
+        around(),
+        images=ImageTable((replace(XGBOOST, copies=True), LOOKUP)),
+        copying=lambda: "a secret",
+    )
+    predictor, transformer = DEMO["spec"]["containers"]
+    if "xgboost" not in predictor["image"]:
+        predictor, transformer = transformer, predictor
+    command = localize(DEMO, predictor, where, told)
+    assert command.env[names.COPIES_ENV] == "a secret" and "a secret" not in repr(command)
+    # Other units, programs of the user's, and a machine that has nothing to say.
+    assert names.COPIES_ENV not in localize(DEMO, transformer, where, told).env
+    assert (
+        names.COPIES_ENV not in localize(DEMO, {**predictor, "command": ["python", "x.py"]}, where, told).env
+    )
+    assert names.COPIES_ENV not in localize(DEMO, predictor, where, replace(told, copying=lambda: "")).env
 
 
 def test_the_demo_pod():

@@ -154,13 +154,13 @@ def write_unit(folder: Path, text: str) -> None:
 
 
 def test_a_unit_says_what_the_pool_imports(tmp_path):
-    write_unit(tmp_path / "b", 'preload = ["heavy", "heavy.more:rehearse"]\npool = false')
+    write_unit(tmp_path / "b", 'preload = ["heavy", "heavy.more:rehearse"]\npool = false\ncopies = true')
     (unit,) = discover([tmp_path]).units
-    assert (unit.preload, unit.is_pooled) == (("heavy", "heavy.more:rehearse"), False)
+    assert (unit.preload, unit.is_pooled, unit.copies) == (("heavy", "heavy.more:rehearse"), False, True)
 
 
 @pytest.mark.parametrize(
-    "text", ['preload = "heavy"', "preload = [1]", 'preload = [""]', 'pool = "no"', "pools = 1"]
+    "text", ['preload = "heavy"', "preload = [1]", 'preload = [""]', 'pool = "no"', "copies = 1", "pools = 1"]
 )
 def test_a_unit_that_says_it_wrong(tmp_path, text):
     write_unit(tmp_path / "b", text)

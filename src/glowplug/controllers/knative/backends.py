@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from glowplug.spec import names
@@ -11,11 +12,17 @@ from glowplug.spec.revisions import DEFAULT_TIMEOUT_S
 from glowplug.spec.routes import Backend, Endpoint, Mode
 
 from ..metadata import Object, annotations_of, at, name_of, namespace_of
-from .pods import is_h2c, is_ready
+from .pods import is_h2c, is_ready, serving_container
 
 
-def make_backend(revision: Object, pods: list[Object], is_held: bool) -> Backend:
+def make_backend(
+    revision: Object,
+    pods: list[Object],
+    is_held: bool,
+    copy_key_of: Callable[[str], str] = lambda image: "",
+) -> Backend:
     """The revision as the router knows it: its ready pods that have said where they listen."""
+    serving = serving_container(revision["spec"])
     endpoints = [endpoint for endpoint in map(make_endpoint, pods) if endpoint is not None]
     return Backend(
         revision=f"{namespace_of(revision)}/{name_of(revision)}",
@@ -25,6 +32,8 @@ def make_backend(revision: Object, pods: list[Object], is_held: bool) -> Backend
         mode=Mode.PROXY if is_held else Mode.SERVE,
         logger=logger_of(revision),
         is_h2c=is_h2c(revision["spec"]),
+        # A command is anybody's program, whatever the image.
+        copy_key="" if serving.get("command") else copy_key_of(serving.get("image") or ""),
     )
 
 

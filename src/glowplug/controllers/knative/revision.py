@@ -67,7 +67,8 @@ def reconcile(world: World, namespace: str, name: str, now: float) -> None:
     if became_ready:
         message = "Revision becomes ready upon all resources being ready"
         world.record(revision, "Normal", "RevisionReady", message)
-    world.book.set_backend(f"{namespace}/{name}", make_backend(revision, pods, scale.is_held))
+    backend = make_backend(revision, pods, scale.is_held, world.config.copy_key_of)
+    world.book.set_backend(f"{namespace}/{name}", backend)
     _look_again(world, revision, phase, is_reachable, now)
     if scale.again_at is not None:
         world.queue.add_at(Key(kinds.REVISION, namespace, name), scale.again_at)
