@@ -1,7 +1,7 @@
 """What shadow traffic costs the caller: the same request with no shadow, and with one that is well, and one that hangs.
 
-Three services with the same model, asked by turns on a connection each, so that a noisy minute hits all. Of two of them
-every request is copied: to a second revision with the same model, and to one that takes requests and never answers. The
+Three services with the same model, two of them at a time asked by turns on a connection each, so that a noisy minute
+hits both. Of two of them every request is copied: to a second revision with the same model, and to one that takes requests and never answers. The
 number of requests a second is held, since a shadow's copy takes CPU time beside the caller's next request: what is
 asked is whether a caller waits longer, not how much a computer can do. The pods in use hand the copies over themselves.
 """
@@ -49,12 +49,13 @@ def run() -> list[Result]:
             found.wait_until_served(client, mode)
         for mode in _MODES[1:]:
             _shadow(found, mode)
-        rounds = asyncio.run(by_turns({mode: found.url(mode) for mode in _MODES}, _ROUNDS, _REQUESTS, _PER_S))
+        pairs = {mode: {each: found.url(each) for each in ("off", mode)} for mode in _MODES[1:]}
+        rounds = {m: asyncio.run(by_turns(urls, _ROUNDS, _REQUESTS, _PER_S)) for m, urls in pairs.items()}
         copied = _copied(found)
     missing = [mode for mode in _MODES[1:] if not copied.get(mode)]
     if missing:
         raise AssertionError(f"nothing was copied of {', '.join(missing)}: {copied}")
-    return [_ratio(rounds, mode, percent, copied[mode]) for mode in _MODES[1:] for percent in (50, 99)]
+    return [_ratio(rounds[mode], mode, percent, copied[mode]) for mode in _MODES[1:] for percent in (50, 99)]
 
 
 def _ratio(rounds: list[dict[str, list[float]]], mode: str, percent: int, copied: dict[str, int]) -> Result:
