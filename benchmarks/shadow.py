@@ -1,9 +1,10 @@
 """What shadow traffic costs the caller: the same request with no shadow, and with one that is well, and one that hangs.
 
 Three services with the same model, two of them at a time asked by turns on a connection each, so that a noisy minute
-hits both. Of two of them every request is copied: to a second revision with the same model, and to one that takes requests and never answers. The
-number of requests a second is held, since a shadow's copy takes CPU time beside the caller's next request: what is
-asked is whether a caller waits longer, not how much a computer can do. The pods in use hand the copies over themselves.
+hits both. Of two of them every request is copied: to a second revision with the same model, and to one that takes
+requests and never answers. The number of requests a second is held, since a shadow's copy takes CPU time beside the
+caller's next request: what is asked is whether a caller waits longer, not how much a computer can do. The pods in use
+hand the copies over themselves.
 """
 
 from __future__ import annotations
